@@ -1,0 +1,54 @@
+# Two commands matter: `make book` and `make test`. Both make .venv on their first run.
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS := book,lab,test,dev
+BIN    := $(VENV)/bin
+# Written last, so an interrupted install leaves none; older than these two files means "install again".
+STAMP  := $(VENV)/.installed
+SITE   := book/_build/html/index.html
+
+.PHONY: help install book test lab clean distclean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@echo "make book       build the book: executes every notebook, fails on any warning"
+	@echo "make test       lint, unit tests, then every notebook as a test"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make install    only make the environment, in $(VENV)"
+	@echo "make clean      remove what was built"
+	@echo "make distclean  remove what was built, and $(VENV)"
+	@echo
+	@echo "PYTHON=python3.12 make book   picks the Python that the environment is made with."
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "$(PYTHON) is Python %d.%d; this project needs 3.11 or newer. Name one: make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+# --all: Sphinx would otherwise keep the output of unchanged notebooks after the package was edited.
+book: $(STAMP)
+	$(BIN)/jupyter-book build --all -W -n --keep-going book
+	@echo
+	@echo "The book is built. Open it in a browser:"
+	@echo "  $(CURDIR)/$(SITE)"
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbmake book
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --notebook-dir=book
+
+clean:
+	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache
+	find book resnet_tutorial tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
