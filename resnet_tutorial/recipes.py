@@ -1,0 +1,214 @@
+"""Recipes: everything about a training run that is not the network or the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+FLIPS = ("random", "alternating", "none")
+PAD_MODES = ("zero", "reflect")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training recipe; :data:`RECIPES` lists only what differs from these defaults, each with its reason.
+
+    Attributes:
+        name: What the recipe is called in records and messages.
+        epochs: Passes over the training images. Exactly one of ``epochs`` and ``steps`` is given.
+        steps: Optimiser steps.
+        batch_size: Images per step.
+        optimizer: One of ``OPTIMIZERS``.
+        lr: Peak learning rate.
+        momentum: Momentum of SGD and RMSProp; the first beta of Adam and AdamW.
+        nesterov: Nesterov's form of momentum (SGD only).
+        weight_decay: L2 penalty, added to the gradient (decoupled from it in AdamW).
+        decay_all: Whether weight decay also shrinks biases and batch-norm scales.
+        schedule: One of ``SCHEDULES``; ``one-cycle`` rises from ``lr / 25`` over the warm-up and falls along a
+            cosine (Smith and Topin, 2019), the others start at ``lr`` after an optional linear warm-up.
+        milestones: For ``step``: fractions of the run at which the rate is multiplied by ``gamma``.
+        gamma: For ``step``: that factor.
+        warmup: Fraction of the run in which the rate rises linearly to ``lr``.
+        label_smoothing: Share of the target's probability that is spread over all classes.
+        grad_clip: Largest norm of the whole gradient, or ``None``.
+        padding: Pixels of padding before a random crop; 0 for no crop.
+        pad_mode: One of ``PAD_MODES``.
+        flip: One of ``FLIPS``.
+        cutout: Side of a square that is blanked, in pixels; 0 for none.
+    """
+
+    name: str
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    decay_all: bool = True
+    schedule: str = "constant"
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    grad_clip: float | None = None
+    padding: int = 4
+    pad_mode: str = "zero"
+    flip: str = "random"
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
+        self._one_of("optimizer", OPTIMIZERS)
+        self._one_of("schedule", SCHEDULES)
+        self._one_of("flip", FLIPS)
+        self._one_of("pad_mode", PAD_MODES)
+        for field in ("epochs", "steps", "batch_size", "lr", "gamma", "grad_clip"):
+            value = getattr(self, field)
+            self._require(value is None or (math.isfinite(value) and value > 0), field, "greater than 0")
+        for field in ("weight_decay", "padding", "cutout"):
+            value = getattr(self, field)
+            self._require(math.isfinite(value) and value >= 0, field, "0 or greater")
+        for field in ("momentum", "warmup", "label_smoothing"):
+            self._require(0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
+        inside = all(0 < m < 1 for m in self.milestones)
+        self._require(
+            inside and list(self.milestones) == sorted(self.milestones),
+            "milestones",
+            "rising fractions of the run",
+        )
+        self._require(
+            (self.schedule == "step") == bool(self.milestones),
+            "milestones",
+            "given for schedule 'step', and only there",
+        )
+        if self.nesterov:
+            self._require(
+                self.optimizer == "sgd" and self.momentum > 0, "nesterov", "off unless SGD has momentum"
+            )
+
+    def _require(self, holds: bool, field: str, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"recipe {self.name!r}: {field} must be {rule}, not {getattr(self, field)!r}")
+
+    def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
+        self._require(getattr(self, field) in allowed, field, f"one of {', '.join(allowed)}")
+
+    def but(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; setting ``epochs`` clears ``steps`` and the other way round.
+
+        Raises:
+            ValueError: If a field does not exist or a value is not allowed.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        if unknown := sorted(set(changes) - known):
+            raise ValueError(f"a recipe has no field {unknown[0]!r}: use {', '.join(sorted(known))}")
+        for field, other in (("epochs", "steps"), ("steps", "epochs")):
+            if changes.get(field) is not None and other not in changes:
+                changes[other] = None
+        return dataclasses.replace(self, **changes)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+
+    def lr_at(self, step: int, total: int) -> float:
+        """The learning rate of a step (0-based) of a run of ``total`` steps."""
+        done = step / total
+        if self.warmup and done < self.warmup:
+            floor = 1 / 25 if self.schedule == "one-cycle" else 0.0
+            # A linear warm-up from 0 would waste its first step; (step + 1) does not.
+            rise = (step + 1) / max(1.0, self.warmup * total)
+            return self.lr * min(1.0, floor + (1 - floor) * rise)
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "step":
+            return self.lr * self.gamma ** sum(done >= milestone for milestone in self.milestones)
+        falling = (done - self.warmup) / (1 - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * falling))
+
+    def make_optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """Builds the optimiser over tensors or parameter groups, fused into one kernel where torch can."""
+        groups = list(parameters)
+        common = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                groups, momentum=self.momentum, nesterov=self.nesterov, fused=True, **common
+            )
+        if self.optimizer == "rmsprop":
+            return torch.optim.RMSprop(groups, momentum=self.momentum, **common)
+        adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+        return adam(groups, betas=(self.momentum, 0.999), fused=True, **common)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The trainable parameters; without ``decay_all``, biases and batch-norm scales get no decay.
+
+        Raises:
+            ValueError: If no parameter is trainable.
+        """
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if not trainable:
+            raise ValueError(
+                "the model has no trainable parameter: unfreeze some, or there is nothing to fit"
+            )
+        if self.decay_all:
+            return [{"params": trainable}]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1]},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="quick",  # learns something from 2,000 images in about half a minute on two cores
+            epochs=12,
+            batch_size=50,  # small, for enough steps: 2,000 images give 40 an epoch
+            schedule="one-cycle",  # few epochs need a high rate early and none at the end
+            warmup=0.25,
+            nesterov=True,
+            weight_decay=5e-4,  # stronger than the paper's: the data are few
+        ),
+        Recipe(
+            name="paper",  # He et al. (2016), section 4.2
+            steps=64_000,
+            schedule="step",
+            milestones=(0.5, 0.75),  # 32k and 48k iterations
+        ),
+        Recipe(
+            name="modern",  # about an hour on two cores for a ResNet-20
+            epochs=40,
+            nesterov=True,
+            lr=0.2,
+            weight_decay=5e-4,
+            schedule="one-cycle",  # reaches in 40 epochs what the step schedule needs many more for
+            warmup=0.2,
+            pad_mode="reflect",  # no black borders, which a test image never has
+            flip="alternating",  # every image is seen both ways in every two epochs
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Looks a recipe up.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
+    return RECIPES[name]

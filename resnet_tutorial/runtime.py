@@ -1,0 +1,109 @@
+"""Where and how a computation runs: device, precision, seeds, and a description of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+
+import numpy as np
+import torch
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """Chooses where to compute.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``None``. ``None`` takes a CUDA GPU if there
+            is one, else the GPU of an Apple computer, else the CPU.
+
+    Raises:
+        ValueError: If the name is unknown or the device is not on this machine.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {str(name)!r}: use 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ValueError(f"device {str(name)!r} is not available here: use 'cpu', or leave the choice open")
+    return device
+
+
+def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | None:
+    """Chooses the type in which convolutions and matrix products are computed.
+
+    ``"auto"`` takes what the hardware does at full speed: bfloat16 on GPUs from Ampere on and on CPUs with
+    AVX512-BF16 or AMX, float16 on older CUDA GPUs, where bfloat16 is emulated, and float32 otherwise.
+
+    Args:
+        device: Where the computation runs.
+        name: One of ``PRECISIONS``.
+
+    Returns:
+        The dtype to give to ``torch.autocast``, or ``None`` for plain float32.
+
+    Raises:
+        ValueError: If the name is unknown, or float16 is asked for on a CPU.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        else:
+            name = "bf16" if device.type == "cpu" and _cpu_has_native_bf16() else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("precision 'fp16' needs a GPU: on a CPU use 'bf16' or 'fp32'")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """The mixed-precision context for a device and the result of :func:`pick_precision`."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and PyTorch's global generators (the last on every device)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def describe(device: torch.device | None = None) -> dict[str, str | int]:
+    """Names the machine and the versions that a measurement was made with."""
+    device = pick_device() if device is None else device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device_type": device.type,
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "platform": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_has_native_bf16() -> bool:
+    """True if the CPU multiplies bfloat16 in hardware; elsewhere PyTorch emulates it, slower than float32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
