@@ -153,9 +153,7 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
 def _download(arguments: argparse.Namespace) -> None:
     train, test = data.load_cifar10(root=arguments.root, download=True)
     where = arguments.root or data.cache_dir()
-    print(
-        f"CIFAR-10 is complete in {where}: {len(train):,} training and {len(test):,} test images, content verified"
-    )
+    print(f"CIFAR-10 is complete in {where}: {len(train):,} + {len(test):,} images, content verified")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -205,9 +203,8 @@ def _run(
         groups=groups,
         on_epoch=_print_row,
     )
-    print(
-        f"trained in {time.perf_counter() - started:.0f} s ({history.setup['device']}, {history.setup['precision']})"
-    )
+    machine = f"{history.setup['device']}, {history.setup['precision']}"
+    print(f"trained in {time.perf_counter() - started:.0f} s ({machine})")
 
     models.save_model(
         out / "model.safetensors",
@@ -233,8 +230,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     split = _load(arguments, "test")
     if tuple(metadata["classes"]) != split.classes:
         raise ValueError(
-            f"the network knows {', '.join(metadata['classes'])}, but {split.name} has {', '.join(split.classes)}: "
-            "evaluate it on images of its own classes, or fine-tune it"
+            f"the network knows {', '.join(metadata['classes'])}, but {split.name} has "
+            f"{', '.join(split.classes)}: evaluate it on images of its own classes, or fine-tune it"
         )
     predictions = evaluate.predict(
         model, split, normalize=_normalize(metadata), device=arguments.device, flip=arguments.flip

@@ -1,0 +1,76 @@
+"""Choice of device and precision, and seeding."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_tutorial import runtime
+
+CPU = torch.device("cpu")
+
+
+def test_named_device_is_taken_and_unknown_or_absent_ones_are_refused():
+    assert runtime.pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        runtime.pick_device("gpu")
+    with pytest.raises(ValueError, match="'cuda:99' is not available here"):
+        runtime.pick_device("cuda:99")
+
+
+def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert runtime.pick_device() == CPU
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_bf16_on_a_cpu_only_where_the_hardware_has_it(monkeypatch, native, expected):
+    """Emulated bfloat16 is slower than float32."""
+    monkeypatch.setattr(runtime, "_cpu_has_native_bf16", lambda: native)
+    assert runtime.pick_precision(CPU) is expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_old_gpus_get_fp16(monkeypatch, capability, expected):
+    """A T4 (compute capability 7.5) only emulates bfloat16."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert runtime.pick_precision(torch.device("cuda")) is expected
+
+
+def test_precision_can_be_overridden_and_bad_ones_are_refused():
+    assert runtime.pick_precision(CPU, "fp32") is None
+    assert runtime.pick_precision(CPU, "bf16") is torch.bfloat16
+    with pytest.raises(ValueError, match="unknown precision 'half': use one of auto, fp32"):
+        runtime.pick_precision(CPU, "half")
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        runtime.pick_precision(CPU, "fp16")
+
+
+def test_autocast_changes_the_type_of_a_product_only_when_asked():
+    a = torch.ones(4, 4)
+    with runtime.autocast(CPU, None):
+        assert (a @ a).dtype is torch.float32
+    with runtime.autocast(CPU, torch.bfloat16):
+        assert (a @ a).dtype is torch.bfloat16
+
+
+def test_seeding_covers_all_three_generators():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    runtime.seed_everything(7)
+    first = draw()
+    assert draw() != first
+    runtime.seed_everything(7)
+    assert draw() == first
+
+
+def test_description_names_what_a_measurement_depends_on():
+    description = runtime.describe(CPU)
+    assert description["torch"] == torch.__version__
+    assert description["cores"] >= 1
+    assert description["device"]
