@@ -19,7 +19,7 @@ PAD_MODES = ("zero", "reflect")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe; :data:`RECIPES` lists only what differs from these defaults, each with its reason.
+    """A training recipe; :data:`RECIPES` lists what differs from these defaults, and why.
 
     Attributes:
         name: What the recipe is called in records and messages.
@@ -32,8 +32,8 @@ class Recipe:
         nesterov: Nesterov's form of momentum (SGD only).
         weight_decay: L2 penalty, added to the gradient (decoupled from it in AdamW).
         decay_all: Whether weight decay also shrinks biases and batch-norm scales.
-        schedule: One of ``SCHEDULES``; ``one-cycle`` rises from ``lr / 25`` over the warm-up and falls along a
-            cosine (Smith and Topin, 2019), the others start at ``lr`` after an optional linear warm-up.
+        schedule: One of ``SCHEDULES``; ``one-cycle`` rises from ``lr / 25`` over the warm-up and falls along
+            a cosine (Smith and Topin, 2019), the others start at ``lr`` after an optional linear warm-up.
         milestones: For ``step``: fractions of the run at which the rate is multiplied by ``gamma``.
         gamma: For ``step``: that factor.
         warmup: Fraction of the run in which the rate rises linearly to ``lr``.

@@ -1,0 +1,185 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_tutorial import cli, data, models
+from resnet_tutorial.augment import CIFAR10
+
+COMMANDS = ("download", "train", "evaluate", "predict", "finetune")
+CLASSES = ("cold", "warm")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve pictures in two classes, one folder each."""
+    rng = np.random.default_rng(0)
+    for label, (name, colour) in enumerate(zip(CLASSES, ([30, 30, 200], [200, 60, 30]), strict=True)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for k in range(6):
+            pixels = np.clip(np.array(colour) + rng.integers(-30, 30, (40, 50, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{label}{k}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A small untrained network that names two classes."""
+    model = models.cifar_resnet(8, width=4, num_classes=2)
+    path = tmp_path / "small.safetensors"
+    models.save_model(path, model, classes=CLASSES, normalize=CIFAR10)
+    return path
+
+
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def refusal(capsys, *arguments) -> str:
+    """Runs a command that must fail; returns its one line."""
+    assert run(*arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("resnet-tutorial: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_module_and_script_are_the_same_program():
+    output = subprocess.run(
+        [sys.executable, "-m", "resnet_tutorial", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(command in output for command in COMMANDS)
+
+
+def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsys):
+    """The four commands in the order in which a reader uses them."""
+    out = tmp_path / "run"
+    training = ["--epochs", 1, "--batch-size", 6, "--device", "cpu", "--precision", "fp32"]
+    assert (
+        run("train", "--data", photos, "--model", "resnet8", "--val-fraction", 0.25, "--out", out, *training)
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "epoch   1" in printed
+    assert {path.name for path in out.iterdir()} == {"model.safetensors", "history.json"}
+
+    report = tmp_path / "report.json"
+    assert run("evaluate", out / "model.safetensors", "--data", photos, "--json", report) == 0
+    assert json.loads(report.read_text())["n"] == 12
+
+    capsys.readouterr()
+    photo = next((photos / "warm").iterdir())
+    assert run("predict", photo, "--weights", out / "model.safetensors", "--top", 2) == 0
+    line = capsys.readouterr().out
+    assert all(name in line for name in CLASSES)
+    shares = [float(word.rstrip(",%")) for word in line.split() if word.strip().rstrip(",").endswith("%")]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+    tuned = tmp_path / "tuned"
+    for freeze in ("backbone", "none"):
+        assert (
+            run(
+                "finetune",
+                "--data",
+                photos,
+                "--weights",
+                out / "model.safetensors",
+                "--freeze",
+                freeze,
+                "--val-fraction",
+                0,
+                "--out",
+                tuned,
+                *training,
+            )
+            == 0
+        )
+    model, metadata = models.load_model(tuned / "model.safetensors")
+    assert metadata["classes"] == list(CLASSES)
+    assert model.fc.out_features == 2
+
+
+def test_train_never_loads_the_test_images(monkeypatch, tmp_path):
+    """A training command that reports test accuracy invites choosing recipes on it."""
+    train, test = data.load_sample()
+    monkeypatch.setattr(data, "load_sample", lambda: (train.per_class(4), None))
+    assert (
+        run(
+            "train",
+            "--model",
+            "resnet8",
+            "--epochs",
+            1,
+            "--batch-size",
+            8,
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path / "r",
+        )
+        == 0
+    )
+    assert len(test) == 1000
+
+
+def test_bad_input_gives_one_line_and_status_2(photos, weights, tmp_path, capsys, monkeypatch):
+    """A traceback tells a reader nothing; each of these is a mistake that readers make."""
+    out = ["--out", tmp_path / "out"]
+    assert "unknown recipe 'fast'" in refusal(capsys, "train", "--recipe", "fast", *out)
+    assert "6n+2" in refusal(capsys, "train", "--model", "resnet21", *out)
+    assert "resnet20" in refusal(capsys, "train", "--model", "alexnet", *out)
+    assert "nowhere" in refusal(capsys, "train", "--data", tmp_path / "nowhere", *out)
+    assert "epochs must be greater than 0" in refusal(capsys, "train", "--epochs", 0, *out)
+    assert "not available" in refusal(capsys, "train", "--device", "cuda:99", *out)
+    assert "fraction" in refusal(capsys, "train", "--val-fraction", 2, *out)
+    assert "nowhere" in refusal(capsys, "evaluate", tmp_path / "nowhere.safetensors")
+    assert "cold, warm" in refusal(capsys, "evaluate", weights)
+    assert "resnet56" in refusal(capsys, "evaluate", weights, "--model", "resnet56", "--data", photos)
+    assert "--top" in refusal(capsys, "predict", photos / "cold" / "00.png", "--weights", weights, "--top", 3)
+
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    assert "text.png" in refusal(capsys, "predict", text, "--weights", weights)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(weights.read_bytes()[:100])
+    assert "damaged.safetensors" in refusal(capsys, "predict", text, "--weights", damaged)
+
+    monkeypatch.setenv("RESNET_TUTORIAL_DATA", str(tmp_path / "empty"))
+    monkeypatch.chdir(tmp_path)
+    assert "resnet-tutorial download" in refusal(capsys, "train", "--data", "cifar10", *out)
+    assert not (tmp_path / "out").exists(), "a refused command must leave nothing behind"
+
+
+def test_unreadable_pictures_are_named_or_skipped(photos, tmp_path, capsys):
+    (photos / "warm" / "broken.jpg").write_text("text")
+    arguments = ["train", "--data", photos, "--model", "resnet8", "--epochs", 1, "--device", "cpu"]
+    arguments += ["--out", tmp_path / "out"]
+    assert "broken.jpg" in refusal(capsys, *arguments)
+    with pytest.warns(UserWarning, match="broken.jpg"):
+        assert run(*arguments, "--skip-unreadable") == 0
+
+
+def test_interruption_is_reported_and_saves_nothing(monkeypatch, tmp_path, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit", interrupted)
+    assert run("train", "--model", "resnet8", "--out", tmp_path / "out") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
