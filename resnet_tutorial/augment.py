@@ -1,9 +1,9 @@
 """Normalisation and batched augmentation of images, on the CPU or the GPU.
 
 Everything here takes a whole batch of uint8 images ``(N, C, H, W)`` and gives each image its own random draw
-without a Python loop. Drawing and applying are separate functions, so that a test can apply the same draws with
-torchvision and compare pixel for pixel. Crop and flip are one gather: each output pixel names the row and the
-column it comes from.
+without a Python loop. Drawing and applying are separate functions, so that a test can apply the same draws
+with torchvision and compare pixel for pixel. Crop and flip are one gather: each output pixel names the row
+and the column it comes from.
 """
 
 from __future__ import annotations
@@ -218,10 +218,10 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
     _check_crop(images, padding, mode)
     _check_draws("offsets", offsets, (len(images), 2), torch.int64)
     # Beyond the range the gather would read from the neighbouring row without an error.
-    if offsets.numel() and not 0 <= int(offsets.min()) <= int(offsets.max()) <= 2 * padding:
+    low, high = (int(offsets.min()), int(offsets.max())) if len(offsets) else (0, 0)
+    if low < 0 or high > 2 * padding:
         raise ValueError(
-            f"offsets run from {int(offsets.min())} to {int(offsets.max())}; with padding {padding} they must lie"
-            f" in 0..{2 * padding}"
+            f"offsets run from {low} to {high}; with padding {padding} they must be in 0..{2 * padding}"
         )
     return _crop_and_flip(images, offsets, None, padding=padding, mode=mode)
 
@@ -238,8 +238,8 @@ def alternating_flips(n: int, epoch: int, *, seed: int) -> Tensor:
     """Say which of ``n`` images to mirror in an epoch, so that each is mirrored exactly every other epoch.
 
     Epoch 0 is random for each image, then every image alternates: two epochs show both views of each image
-    once, where independent draws repeat a view half the time. From Jordan, "94% on CIFAR-10 in 3.29 Seconds on
-    a Single GPU" (arXiv:2404.00498).
+    once, where independent draws repeat a view half the time. From Jordan, "94% on CIFAR-10 in 3.29 Seconds
+    on a Single GPU" (arXiv:2404.00498).
 
     Args:
         n: number of images in the data set; index the result with the indices of a batch.
@@ -302,8 +302,8 @@ def cutout(images: Tensor, centres: Tensor, *, size: int, fill: int = 0) -> Tens
         uint8 ``(N, C, H, W)`` in the memory format of ``images``.
 
     Raises:
-        ValueError: for images that are not uint8 in four dimensions, for centres of another shape or type, and
-            for a negative size or a fill outside 0..255.
+        ValueError: for images that are not uint8 in four dimensions, for centres of another shape or type,
+            for a negative size and for a fill outside 0..255.
     """
     _check_images(images)
     _check_draws("centres", centres, (len(images), 2), torch.int64)
