@@ -181,9 +181,8 @@ def _run(
     arguments, model, pool: data.Split, recipe: Recipe, *, name: str, normalize: Normalize, groups=None
 ) -> None:
     """Trains, prints a line an epoch, and saves the network and its history."""
-    runtime.pick_precision(
-        runtime.pick_device(arguments.device), arguments.precision
-    )  # refuse before writing
+    # Refuse a device or precision that is not there before anything is written.
+    runtime.pick_precision(runtime.pick_device(arguments.device), arguments.precision)
     train, val = pool, None
     if arguments.val_fraction:
         train, val = pool.split(arguments.val_fraction, seed=arguments.seed)
