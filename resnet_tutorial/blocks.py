@@ -1,0 +1,183 @@
+"""Residual blocks and their shortcuts.
+
+A block computes ``y = relu(F(x) + S(x))``: ``F`` is a short stack of convolutions, ``S`` the shortcut. Each
+is built as ``Block(in_channels, channels, stride=..., kind=...)``, where ``kind`` names the shortcut, and
+returns ``channels * Block.expansion`` channels at ``1 / stride`` of the resolution, rounded up. Submodules
+carry torchvision's names, so that state dicts load both ways.
+
+Sources: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016 (the blocks and
+shortcuts A, B and C); the same authors, "Identity mappings in deep residual networks", ECCV 2016, called
+He et al. 2016b below (pre-activation); Goyal et al., "Accurate, large minibatch SGD: training ImageNet in
+1 hour", arXiv:1706.02677, 2017 (zero initialisation).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHORTCUTS = ("A", "B", "C", "none")
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution that keeps the resolution at stride 1; no bias, since batch normalisation has one."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """1x1 convolution without bias: a linear map of the channels, the same at every pixel."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+
+class ZeroPadShortcut(nn.Module):
+    """Shortcut A where the shape changes: every ``stride``-th pixel, new channels filled with zeros.
+
+    Half of the new channels come before the old ones and half after them, as is usual in PyTorch code for
+    CIFAR-10; fb.resnet.torch puts all of them after. The two differ only in the order of channels, which the
+    layers around them are free to permute. There is nothing to learn here: the module has no parameters.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        if out_channels < in_channels:
+            raise ValueError(f"shortcut 'A' only adds channels, got {in_channels} to {out_channels}: use 'B'")
+        added = out_channels - in_channels
+        self.padding = (added // 2, added - added // 2)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(
+            x, (0, 0, 0, 0, *self.padding)
+        )  # F.pad counts from the last axis: width, height, channels
+
+    def extra_repr(self) -> str:
+        """Show stride and padding when a network is printed."""
+        return f"stride={self.stride}, padding={self.padding}"
+
+
+def shortcut(
+    kind: str, in_channels: int, out_channels: int, stride: int = 1, *, norm: bool = True
+) -> nn.Module | None:
+    """Build the shortcut of one block (He et al. 2016, section 3.3).
+
+    Args:
+        kind: "A" pads with zeros where the shape changes, "B" projects there, "C" projects in every block;
+            "none" is the plain network, which has no shortcut at all.
+        in_channels: channels that enter the block.
+        out_channels: channels that leave it.
+        stride: how much the block reduces the resolution.
+        norm: whether batch normalisation follows the 1x1 projection.
+
+    Returns:
+        A module from (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), or None for "none".
+
+    Raises:
+        ValueError: if the kind is unknown, or "A" would have to remove channels.
+    """
+    if kind not in SHORTCUTS:
+        raise ValueError(f"unknown shortcut {kind!r}: choose one of {', '.join(map(repr, SHORTCUTS))}")
+    if kind == "none":
+        return None
+    changes_shape = stride != 1 or in_channels != out_channels
+    if kind == "C" or (kind == "B" and changes_shape):
+        projection = conv1x1(in_channels, out_channels, stride)
+        return nn.Sequential(projection, nn.BatchNorm2d(out_channels)) if norm else nn.Sequential(projection)
+    return ZeroPadShortcut(in_channels, out_channels, stride) if changes_shape else nn.Identity()
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (He et al. 2016, figure 5 left)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = shortcut(kind, in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)))  # (N, channels, H / stride, W / stride), and so it stays
+        out = self.bn2(self.conv2(out))  # no ReLU yet: F(x) must be able to be negative
+        if self.downsample is not None:
+            out = out + self.downsample(x)
+        return F.relu(out)
+
+    def zero_init(self) -> None:
+        """Start as the shortcut alone: zero the last BN scale (Goyal et al. 2017, section 5.1)."""
+        nn.init.zeros_(self.bn2.weight)
+
+
+class Bottleneck(nn.Module):
+    """1x1 to fewer channels, 3x3, 1x1 back to four times as many (He et al. 2016, figure 5 right).
+
+    The stride sits on the 3x3 convolution, as in fb.resnet.torch, torchvision and NVIDIA's "ResNet-50
+    v1.5". The paper has it on the first 1x1, which then skips three pixels in four.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = conv1x1(in_channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, out_channels)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(kind, in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, 4 * channels, H / stride, W / stride)."""
+        out = F.relu(self.bn1(self.conv1(x)))  # (N, channels, H, W)
+        out = F.relu(self.bn2(self.conv2(out)))  # (N, channels, H / stride, W / stride)
+        out = self.bn3(self.conv3(out))  # (N, 4 * channels, H / stride, W / stride)
+        if self.downsample is not None:
+            out = out + self.downsample(x)
+        return F.relu(out)
+
+    def zero_init(self) -> None:
+        """Start as the shortcut alone: zero the last BN scale (Goyal et al. 2017, section 5.1)."""
+        nn.init.zeros_(self.bn3.weight)
+
+
+class PreActBlock(nn.Module):
+    """Batch normalisation and ReLU before each of two 3x3 convolutions (He et al. 2016b, figure 1b).
+
+    Nothing follows the addition, so an identity shortcut carries ``x`` through untouched. A projection takes
+    the activated input and has no batch normalisation of its own, as in the authors' code (resnet-1k-layers);
+    zero padding takes ``x`` itself.
+    """
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.downsample = shortcut(kind, in_channels, channels, stride, norm=False)
+        self.projects = isinstance(self.downsample, nn.Sequential)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
+        active = F.relu(self.bn1(x))
+        out = self.conv1(active)  # (N, channels, H / stride, W / stride), and so it stays
+        out = self.conv2(F.relu(self.bn2(out)))
+        if self.downsample is not None:
+            out = out + self.downsample(active if self.projects else x)
+        return out
+
+    def zero_init(self) -> None:
+        """Start as the shortcut alone: no BN ends this branch, so zero the last convolution."""
+        nn.init.zeros_(self.conv2.weight)
+
+
+BLOCKS: dict[str, type[nn.Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck, "preact": PreActBlock}

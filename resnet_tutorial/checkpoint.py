@@ -1,0 +1,158 @@
+"""Weights on disk: safetensors with a JSON note, written so that a file is either complete or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
+PICKLED = (".pt", ".pth")
+
+
+def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+    """Write weights and their metadata to a ``.safetensors`` file.
+
+    The bytes go to a temporary file beside the target, which takes its name only once they are on disk.
+    Whatever interrupts the writing, an older file stays as it was. Missing directories are created.
+
+    Args:
+        path: the file to write, ending in ``.safetensors``.
+        state_dict: tensors of any device and memory format; shared storage is written once for each name.
+        metadata: anything that JSON can hold.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if the path cannot be a weights file, an entry is no tensor, or the metadata is not JSON.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are saved as .safetensors, not as {path.name!r}: give a name that ends so")
+    if path.is_dir():
+        raise ValueError(f"cannot write weights to {path}: it is a directory; give a file name")
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"cannot save {name!r}: expected a tensor, got {type(value).__name__}")
+    try:
+        note = json.dumps(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be plain JSON values: {error}") from None
+    # The format knows neither strides nor sharing: give each name row-major memory of its own.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state_dict.items()
+    }
+    content = to_safetensors(tensors, metadata={METADATA_KEY: note})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"cannot write {path}: {path.parent} is not a directory") from None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same directory: a rename, never a copy
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict (on the CPU) and its metadata; no code stored in the file is ever run.
+
+    Args:
+        path: a ``.safetensors`` file, or a ``.pt``/``.pth`` file that holds a state dict, bare or under the
+            key "state_dict" or "model". Only a file of ``save_weights`` has metadata; for others it is empty.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or holds no weights.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights file at {path}")
+    if path.is_dir():
+        raise ValueError(f"cannot read weights from {path}: it is a directory; give a file in it")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLED:
+        return _read_pickled(path), {}
+    raise ValueError(f"cannot tell what {path.name!r} holds: weights files end in .safetensors, .pt or .pth")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(_damaged(path, error)) from None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is damaged: its metadata is not a JSON object")
+    return tensors, metadata
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
+        raise ValueError(_damaged(path, error)) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not (isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values())):
+        raise ValueError(
+            f"{path} holds no state dict: expected tensors by name, bare or under 'state_dict' or 'model'"
+        )
+    return dict(content)
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{path} is damaged or not a weights file: {reason[:120]}"
+
+
+def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy weights into a model, all of them or none.
+
+    Args:
+        model: the network; its parameters keep their device and type.
+        state_dict: tensors by name; both must agree in every name and shape. Only the step counters of batch
+            normalisation may be missing: files from before PyTorch 0.4.1 have none.
+        source: where the weights come from, for the message.
+
+    Raises:
+        ValueError: if names or shapes differ; the model is left as it was.
+    """
+    own = model.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    given = {**counters, **state_dict}
+    differences = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in given and given[name].shape != own[name].shape
+        ],
+    }
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in differences.items()
+        if names
+    ]
+    if found:
+        counts = f"{len(state_dict)} tensors where this one has {len(own)}"
+        raise ValueError(f"{source} is of another network, {counts}: {'; '.join(found)}")
+    model.load_state_dict(given, strict=True)
