@@ -460,7 +460,7 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
     macro = Averages(*per_class[:, present].mean(axis=1).tolist())
     weighted = Averages(*np.average(per_class, axis=1, weights=support).tolist())
     precision, recall, f1 = np.where(present, per_class, np.nan)
-    # Counted here: scikit-learn's confusion_matrix warns of a 1 x 1 matrix even where there is only one class.
+    # Counted here: scikit-learn's confusion_matrix warns of a 1 x 1 matrix even where K is 1.
     confusion = np.bincount(labels * len(every) + predictions.predicted, minlength=len(every) ** 2)
 
     curves = [_curves(truth[:, k], probabilities[:, k]) for k in every]
