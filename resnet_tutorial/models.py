@@ -75,8 +75,7 @@ class ResNet(nn.Module):
         zero_init: bool = False,
     ) -> None:
         super().__init__()
-        _check_positive(num_classes=num_classes, in_channels=in_channels, width=width)
-        _check_positive(layers=min(layers, default=0))
+        _check_positive(in_channels=in_channels, width=width, layers=min(layers, default=0))
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"unknown stem {stem!r}: choose 'cifar' or 'imagenet'")
         if zero_init and shortcut == "none":
@@ -114,7 +113,7 @@ class ResNet(nn.Module):
         if issubclass(block, PreActBlock):
             self.layer1[0].bn1 = nn.Identity()  # the stem has done it; a second ReLU changes nothing
             self.norm = nn.BatchNorm2d(channels)
-        self.fc = _head(channels, num_classes)
+        self.fc = linear_head(channels, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -156,8 +155,7 @@ class ResNet(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the last layer by a new, trainable one on the same device and of the same type."""
-        _check_positive(num_classes=num_classes)
-        self.fc = _head(self.fc.in_features, num_classes).to(self.fc.weight)
+        self.fc = linear_head(self.fc.in_features, num_classes).to(self.fc.weight)
         self.config["num_classes"] = num_classes
 
     @property
@@ -174,6 +172,19 @@ class ResNet(nn.Module):
             return cls(BLOCKS[options.pop("block")], options.pop("layers"), **options)
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"not the config of a ResNet: {error}") from None
+
+
+def linear_head(in_features: int, num_classes: int) -> nn.Linear:
+    """Build a head whose logits start near zero, so that training starts at a loss of ln(num_classes).
+
+    Its weights have standard deviation 0.01 (Goyal et al. 2017, section 5.1). Features grow with depth, and
+    with the larger weights that ``nn.Linear`` draws ResNet-110 would start far above that loss.
+    """
+    _check_positive(num_classes=num_classes)
+    head = nn.Linear(in_features, num_classes)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def cifar_resnet(
@@ -252,7 +263,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
         raise ValueError(f"{name!r} already means {option}={fixed[option]!r}: leave that option out")
     model = build(int(depth), **fixed, **options)
     if weights is not None:
-        path = _weights_file(name, weights)
+        path = Path(weights) if Path(weights).suffix else shipped(name, str(weights))
         _fill(model, *checkpoint.load_weights(path), source=path)
     return model
 
@@ -269,6 +280,27 @@ resnet50 = partial(create, "resnet50")
 resnet101 = partial(create, "resnet101")
 resnet152 = partial(create, "resnet152")
 resnet18_cifar = partial(create, "resnet18_cifar")
+
+
+# (network, name of its weights): (file in assets, SHA-256 of the file)
+SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {}
+ASSETS = Path(__file__).with_name("assets")
+
+
+def shipped(name: str, weights: str) -> Path:
+    """Find weights that come with the package, by network and name.
+
+    Raises:
+        ValueError: if there are none of this name, or the file is not the one that was shipped.
+    """
+    if (name, weights) not in SHIPPED_WEIGHTS:
+        known = _listed(f"{other!r} for {network}" for network, other in SHIPPED_WEIGHTS) or "none"
+        raise ValueError(f"no weights {weights!r} for {name} (shipped: {known}): give a .safetensors file")
+    file, digest = SHIPPED_WEIGHTS[name, weights]
+    path = ASSETS / file
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise ValueError(f"{path} is not the file that was shipped: reinstall the package")
+    return path
 
 
 class MeanAndStd(Protocol):
@@ -359,25 +391,6 @@ def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> in
     return total
 
 
-# (network, name of its weights): (file in assets, SHA-256 of the file)
-SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {}
-ASSETS = Path(__file__).with_name("assets")
-
-
-def _weights_file(name: str, weights: str | Path) -> Path:
-    """Find the file that ``create(name, weights=...)`` means."""
-    if (name, weights) in SHIPPED_WEIGHTS:
-        file, digest = SHIPPED_WEIGHTS[name, weights]
-        content = (ASSETS / file).read_bytes()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError(f"{ASSETS / file} is not the file that was shipped: reinstall the package")
-        return ASSETS / file
-    if Path(weights).suffix:
-        return Path(weights)
-    shipped = _listed(f"{other!r} for {network}" for network, other in SHIPPED_WEIGHTS) or "none"
-    raise ValueError(f"no weights {str(weights)!r} for {name} (shipped: {shipped}): give a .safetensors file")
-
-
 def _fill(
     model: ResNet, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], *, source: Path
 ) -> None:
@@ -388,18 +401,6 @@ def _fill(
                 f"{source} is of another network: {key} {theirs!r}, not {model.config.get(key)!r}"
             )
     checkpoint.load_into(model, state_dict, source=str(source))
-
-
-def _head(in_features: int, num_classes: int) -> nn.Linear:
-    """Build a head whose logits start near zero, so that training starts at a loss of ln(num_classes).
-
-    Its weights have standard deviation 0.01 (Goyal et al. 2017, section 5.1). Features grow with depth, and
-    with the larger weights that ``nn.Linear`` draws ResNet-110 would start far above that loss.
-    """
-    head = nn.Linear(in_features, num_classes)
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.zeros_(head.bias)
-    return head
 
 
 def _check_positive(**values: int) -> None:
