@@ -25,21 +25,21 @@ from . import mirrors
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2",
-    ".avif", ".tga",
-})
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".jp2", ".avif",
+)
 # fmt: on
-CLUTTER = frozenset({"thumbs.db", "desktop.ini"})  # left in folders by Windows; not worth a warning
+CLUTTER = ("thumbs.db", "desktop.ini")  # left in folders by Windows; not worth a warning
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images with their labels: one part (training, validation, test) of a data set.
 
-    A split is never changed after it was made: every method returns a new one. The constructor and `to` (on the
-    same device) share the tensors given to them; `subset`, `per_class` and `split` copy. PyTorch cannot make a
-    tensor read-only, so treat them as such: `fingerprint` is computed once.
+    A split is never changed after it was made: every method returns a new one. The constructor and `to` (on
+    the same device) share the tensors given to them; `subset`, `per_class` and `split` copy. PyTorch cannot
+    make a tensor read-only, so treat them as such: `fingerprint` is computed once.
 
     Attributes:
         images: uint8 `(N, 3, H, W)`, contiguous, N >= 1.
@@ -146,9 +146,9 @@ class Split:
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Split, Split]:
         """Divide into `(rest, held_out)`, drawn at random within each class, both in their present order.
 
-        `held_out` has `round(fraction * N)` images, and of each class `fraction` times its count: exactly where
-        that is a whole number, otherwise rounded so that the total is right (largest remainders). The draw has a
-        generator of its own; the same seed gives the same division on every device.
+        `held_out` has `round(fraction * N)` images, and of each class `fraction` times its count: exactly
+        where that is a whole number, otherwise rounded so that the total is right (largest remainders). The
+        draw has a generator of its own; the same seed gives the same division on every device.
 
         Raises:
             ValueError: `fraction` is not between 0 and 1, or one of the two parts would be empty.
@@ -185,9 +185,9 @@ class Split:
 def load_sample() -> tuple[Split, Split]:
     """The embedded part of CIFAR-10: `(train, test)` of 2,000 and 1,000 images of 32 x 32; needs no network.
 
-    These are the first 200 training and 100 test images of each class, in the official order. Tensors are fresh
-    in every call, so that changing one in place cannot reach the next caller. Source: Krizhevsky, "Learning
-    Multiple Layers of Features from Tiny Images", technical report, 2009.
+    These are the first 200 training and 100 test images of each class, in the official order. Tensors are
+    fresh in every call, so that changing one in place cannot reach the next caller. Source: Krizhevsky,
+    "Learning Multiple Layers of Features from Tiny Images", technical report, 2009.
 
     Raises:
         ValueError: the installed files are damaged, or Pillow was built without WebP.
@@ -249,8 +249,9 @@ def cache_dir() -> Path:
 def load_cifar10(*, root: str | os.PathLike | None = None, download: bool = False) -> tuple[Split, Split]:
     """All of CIFAR-10: `(train, test)` of 50,000 and 10,000 images of 32 x 32 in the official order.
 
-    Looked for in `root`, `cache_dir()` and `./data`: the package's own file, torchvision's `cifar-10-batches-py`,
-    the official `cifar-10-batches-bin`. The content is checked by SHA-256 in every case.
+    Looked for in `root`, `cache_dir()` and `./data`: the package's own file, torchvision's
+    `cifar-10-batches-py`, the official `cifar-10-batches-bin`. The content is checked by SHA-256 in every
+    case.
 
     Args:
         root: directory to look in first and to keep a download in; `cache_dir()` if None.
@@ -277,16 +278,17 @@ def load_cifar10(*, root: str | os.PathLike | None = None, download: bool = Fals
 
 def _as_split(images: np.ndarray, labels: np.ndarray, *, name: str) -> Split:
     """Split from uint8 `(N, 32, 32, 3)` and `(N,)`; the tensors are copies."""
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
-    return Split(pixels, torch.tensor(labels, dtype=torch.int64), CIFAR10_CLASSES, name)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
+    return Split(pixels, torch.from_numpy(labels).long(), CIFAR10_CLASSES, name)
 
 
 def load_image(path: str | os.PathLike, *, size: int = 32) -> torch.Tensor:
     """Read one picture as uint8 `(3, size, size)`: upright, RGB, cropped to the central square, resized.
 
-    The orientation noted by the camera (EXIF) is applied; transparency is laid on white; palettes, grey, CMYK and
-    16-bit grey become 8-bit RGB. The largest central square is resized with antialiasing (bicubic), which equals
-    bringing the shorter side to `size` and cropping the centre. Of an animation the first frame counts.
+    The orientation noted by the camera (EXIF) is applied; transparency is laid on white; palettes, grey,
+    CMYK and 16-bit grey become 8-bit RGB. The largest central square is resized with antialiasing
+    (bicubic), which equals bringing the shorter side to `size` and cropping the centre. Of an animation the
+    first frame counts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -329,19 +331,22 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "raise") -> Split:
     """Read a directory that holds one folder a class, as a `Split` named after the directory.
 
-    Classes and, within each, files are in sorted order of their names. Hidden files and folders are ignored; anything
-    else that is not a picture by its extension is ignored with a warning. See `load_image` for what happens to each
-    picture.
+    Classes and, within each, files are in sorted order of their names. Hidden files and folders are
+    ignored; anything else that is not a picture by its extension is ignored with a warning. See
+    `load_image` for what happens to each picture.
 
     Args:
         path: the directory.
         size: side of the square images, in pixels.
-        on_error: what to do about unreadable pictures: "raise", or "skip" them with a warning that names them.
+        on_error: "raise" names all unreadable pictures in one error; "skip" leaves them out and warns.
 
     Raises:
         FileNotFoundError: there is no such directory.
-        ValueError: it has no class folders, a class has no (readable) picture, or, with `on_error="raise"`, a picture
-            is unreadable; the message names the folder or the files.
+        ValueError: it has no class folders, a class has no readable picture, or a picture is unreadable and
+            not to be skipped; the message names the folders or files.
+
+    Warns:
+        UserWarning: pictures were skipped, or other files were ignored; it names them.
     """
     path = Path(path)
     if on_error not in ("raise", "skip"):
@@ -357,38 +362,29 @@ def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "rai
         )
     images, labels, other, unreadable = [], [], [], []
     for label, folder in enumerate(folders):
-        entries = _visible(folder)
-        files = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
-        other += [entry for entry in entries if entry not in files]
-        for file in files:
+        for entry in _visible(folder):
+            if entry.suffix.lower() not in IMAGE_SUFFIXES or not entry.is_file():
+                other.append(str(entry))
+                continue
             try:
-                images.append(load_image(file, size=size))
+                images.append(load_image(entry, size=size))
                 labels.append(label)
             except ValueError as error:
                 unreadable.append(str(error))
-        if on_error == "skip" and files and label not in labels[-1:]:
-            raise ValueError(f"class folder {folder} has no readable picture: {unreadable[-1]}")
-        if not files:
-            held = f"only {_listed([entry.name for entry in entries], 5)}" if entries else "nothing"
-            raise ValueError(
-                f"class folder {folder} has no picture, {held}: put pictures right into it, or remove it"
-            )
+    report = f"{len(unreadable)} unreadable in {path}: {_listed(unreadable)}"
+    if unreadable and on_error == "raise":
+        raise ValueError(f"{report}; repair or remove what is named, or skip it (on_error='skip')")
+    if empty := [str(folder) for label, folder in enumerate(folders) if label not in labels]:
+        found = f" (found only {_listed(unreadable + other)})" if unreadable or other else ""
+        raise ValueError(
+            f"no readable picture in {_listed(empty)}{found}: put some right into it, or remove it"
+        )
     if unreadable:
-        report = f"{len(unreadable)} unreadable: {_listed(unreadable, 20)}"
-        if on_error == "raise":
-            raise ValueError(f"{report}; repair or remove them, or ask to skip them (on_error='skip')")
         warnings.warn(f"skipped {report}", stacklevel=2)
     if other:
-        warnings.warn(
-            f"ignored, not pictures by their names: {_listed([str(entry) for entry in other], 20)}",
-            stacklevel=2,
-        )
-    return Split(
-        torch.stack(images),
-        torch.tensor(labels),
-        tuple(folder.name for folder in folders),
-        path.resolve().name,
-    )
+        warnings.warn(f"ignored, no pictures by their names: {_listed(other)}", stacklevel=2)
+    classes = tuple(folder.name for folder in folders)
+    return Split(torch.stack(images), torch.tensor(labels), classes, path.resolve().name)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -400,8 +396,8 @@ def _visible(folder: Path) -> list[Path]:
     )
 
 
-def _listed(names: Sequence[str], most: int) -> str:
-    """The first `most` names, and how many more there are."""
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

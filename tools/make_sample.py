@@ -2,9 +2,9 @@
 
 Usage: python tools/make_sample.py [--download]
 
-Takes the first 200 training and 100 test images of each class, keeps them in the official order, and writes each
-part as one lossless WebP picture of 50 tiles a row, with labels, original indices and hashes in `sample.json`. The
-choice involves no random number, so the pixels are the same wherever this runs.
+Takes the first 200 training and 100 test images of each class, keeps them in the official order, and writes
+each part as one lossless WebP picture of 50 tiles a row, with labels, original indices and hashes in
+`sample.json`. The choice involves no random number, so the pixels are the same wherever this runs.
 """
 
 from __future__ import annotations
