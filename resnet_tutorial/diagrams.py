@@ -1,0 +1,202 @@
+"""Drawings of residual blocks and of whole networks, with one visual grammar; nothing but Matplotlib.
+
+A convolution is a blue box, batch normalisation an orange one, ReLU a green one, an addition a circle with a
+plus; a thin arrow is data, and the thick arrow on the right is the shortcut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
+
+# Okabe and Ito, "Color Universal Design" (2008).
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
+
+# Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
+FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}
+BLOCKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("Plain", ("conv3", "bn", "relu", "conv3", "bn", "relu")),
+    "basic": ("Basic", ("conv3", "bn", "relu", "conv3", "bn", "+", "relu")),
+    "bottleneck": (
+        "Bottleneck",
+        ("conv1", "bn", "relu", "conv3", "bn", "relu", "conv1", "bn", "+", "relu"),
+    ),
+    "preact": ("Pre-activation", ("bn", "relu", "conv3", "bn", "relu", "conv3", "+")),
+}
+SHORTCUTS = ("identity", "projection")
+TIMES = "\N{MULTIPLICATION SIGN}"
+STEP = 0.72  # vertical distance of two boxes
+WIDTH, HEIGHT = 1.9, 0.46  # of a box
+SIDE = 1.75  # distance of the shortcut from the middle of the boxes
+
+
+def _box(axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = WIDTH) -> None:
+    fill, edge = FILLS[kind]
+    corner = (x - width / 2, y - HEIGHT / 2)
+    axes.add_patch(
+        FancyBboxPatch(
+            corner, width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", fc=fill, ec=edge, lw=1.1
+        )
+    )
+    axes.text(x, y, text, ha="center", va="center", fontsize=9)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: object) -> None:
+    options: dict[str, object] = {"lw": 1.1, "color": BLACK, **style}
+    axes.add_patch(
+        FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, joinstyle="miter", **options
+        )
+    )
+
+
+def _label(part: str, channels: int | None, *, last: bool) -> str:
+    size = {"conv3": f"3{TIMES}3 conv", "conv1": f"1{TIMES}1 conv"}[part]
+    if channels is None:
+        return size
+    return f"{size}, {4 * channels if last else channels}"
+
+
+def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -> None:
+    title, parts = BLOCKS[kind]
+    convolutions = [i for i, part in enumerate(parts) if part.startswith("conv")]
+    y = 0.0
+    axes.text(0, y + 0.02, "$x$", ha="center", va="bottom", fontsize=11)
+    plus, fork = None, -0.3  # heights of the addition and of the point where the shortcut leaves
+    below = y  # where the last thing drawn ends
+    for i, part in enumerate(parts):
+        y = -STEP * (i + 1) - 0.1
+        if part == "+":
+            _arrow(axes, (0, below), (0, y + 0.2))
+            axes.add_patch(Circle((0, y), 0.2, fc="white", ec=BLACK, lw=1.1))
+            axes.plot([-0.11, 0.11], [y, y], color=BLACK, lw=1.3)
+            axes.plot([0, 0], [y - 0.11, y + 0.11], color=BLACK, lw=1.3)
+            plus, below = y, y - 0.2
+            continue
+        _arrow(axes, (0, below), (0, y + HEIGHT / 2))
+        if part in ("bn", "relu"):
+            _box(axes, 0, y, {"bn": "BN", "relu": "ReLU"}[part], part)
+        else:
+            widened = kind == "bottleneck" and i == convolutions[-1]
+            _box(axes, 0, y, _label(part, channels, last=widened), "conv")
+        below = y - HEIGHT / 2
+    _arrow(axes, (0, below), (0, below - 0.38))
+    total = "F(x)+S(x)" if shortcut == "projection" else "F(x)+x"
+    result = {"plain": "$F(x)$", "preact": f"${total}$"}.get(kind, f"ReLU$({total})$")
+    axes.text(0, below - 0.42, result, ha="center", va="top", fontsize=10)
+    if plus is not None:
+        axes.add_patch(Circle((0, fork), 0.045, fc=BLACK, ec=BLACK))
+        axes.plot([0, SIDE, SIDE], [fork, fork, plus], color=VERMILLION, lw=1.9, zorder=0.5)
+        _arrow(axes, (SIDE, plus), (0.2, plus), color=VERMILLION, lw=1.9)
+        middle = (fork + plus) / 2
+        if shortcut == "projection":
+            _box(axes, SIDE, middle + STEP / 2, f"1{TIMES}1 conv", "conv", width=1.2)
+            _box(axes, SIDE, middle - STEP / 2, "BN", "bn", width=1.2)
+            axes.text(SIDE, plus - 0.1, "$S(x)$", ha="center", va="top", fontsize=9.5, color=VERMILLION)
+        else:
+            place = {"rotation": 270, "ha": "left", "va": "center"}
+            axes.text(SIDE + 0.1, middle, "identity $x$", fontsize=9.5, color=VERMILLION, **place)
+        axes.text(-WIDTH / 2 - 0.1, middle, "$F(x)$", ha="right", va="center", fontsize=10)
+    axes.set_title(title, loc="center")
+
+
+def block_diagram(
+    kind: str | Sequence[str] = "basic",
+    *,
+    channels: int | None = None,
+    shortcut: str = "identity",
+    title: str | None = None,
+) -> Figure:
+    """Draw residual blocks, data flowing from top to bottom; several kinds stand side by side.
+
+    The blocks are those of He et al. (CVPR 2016), figure 5, and, for ``"preact"``, of He et al. (ECCV 2016),
+    figure 1.
+
+    Args:
+        kind: ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
+        channels: number of output channels written into the convolutions; a bottleneck ends with four times
+            as many.
+        shortcut: ``"identity"``, or ``"projection"`` (1x1 convolution and BN).
+        title: title of the figure.
+
+    Raises:
+        ValueError: unknown kind or shortcut, or no kind at all.
+    """
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    unknown = [name for name in kinds if name not in BLOCKS]
+    if unknown or not kinds:
+        raise ValueError(f"block kind {unknown or kinds} is unknown; choose from {', '.join(BLOCKS)}")
+    if shortcut not in SHORTCUTS:
+        raise ValueError(f"shortcut {shortcut!r} is unknown; choose one of {', '.join(SHORTCUTS)}")
+    longest = max(len(BLOCKS[name][1]) for name in kinds)
+    height, width = STEP * longest + 1.6, 4.4  # in the units of the drawing
+    scale = min(0.52, 7.0 / (width * len(kinds)))  # inches a unit
+    figure, grid = plt.subplots(
+        1,
+        len(kinds),
+        figsize=(max(3.2, scale * width * len(kinds)), scale * height + (0.7 if title else 0.35)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, name in zip(grid[0], kinds, strict=True):
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        axes.set_xlim(-1.9, 2.5)
+        axes.set_ylim(-height + 0.45, 0.45)
+        _draw_block(axes, name, channels=channels, shortcut=shortcut)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def network_diagram(
+    rows: Sequence[tuple[str, str, tuple[int, int, int], int | None]], *, title: str | None = None
+) -> Figure:
+    """Draw a network from stem to head, one box a row of the table.
+
+    The height of a box grows with the square root of the spatial size, its width with that of the number of
+    channels, so that 32 and 4, or 16 and 2,048, fit into one picture.
+
+    Args:
+        rows: in the order of the data: name, description (such as ``"3 basic blocks"``), output shape
+            ``(channels, height, width)``, and number of parameters or None.
+        title: title of the figure.
+
+    Raises:
+        ValueError: no rows, or a row of another form.
+    """
+    rows = list(rows)
+    for row in rows:
+        if len(row) != 4 or len(row[2]) != 3 or min(row[2]) < 1:
+            raise ValueError(f"row {row!r} is not (name, description, (channels, height, width), parameters)")
+    if not rows:
+        raise ValueError("there are no rows to draw; give one (name, description, shape, parameters) a stage")
+    largest, widest = max(row[2][1] for row in rows), max(row[2][0] for row in rows)
+    figure, axes = plt.subplots(figsize=(max(3.5, 1.17 * len(rows)), 3.1), layout="constrained")
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_ylim(-1.2, 0.85)
+    right = None
+    for i, (name, description, (channels, height, width), parameters) in enumerate(rows):
+        tall, wide = (height / largest) ** 0.5, 0.62 * (channels / widest) ** 0.5
+        tall, wide = max(tall, 0.08), max(wide, 0.05)
+        kind = "relu" if i == len(rows) - 1 else "bn" if i == 0 else "conv"
+        fill, edge = FILLS[kind]
+        axes.add_patch(Rectangle((i - wide / 2, -tall / 2), wide, tall, fc=fill, ec=edge, lw=1.2))
+        if right is not None:
+            _arrow(axes, (right + 0.03, 0), (i - wide / 2 - 0.03, 0))
+        right = i + wide / 2
+        axes.text(i, 0.6, name, ha="center", va="bottom", fontsize=9.5, weight="bold")
+        shape = f"{channels}{TIMES}{height}{TIMES}{width}" if height * width > 1 else f"{channels}"
+        lines = [description, shape]
+        if parameters is not None:
+            lines.append(f"{parameters:,}\nparameters")
+        axes.text(i, -0.58, "\n".join(lines), ha="center", va="top", fontsize=8.5, linespacing=1.35)
+    if title:
+        axes.set_title(title)
+    return figure
