@@ -99,7 +99,7 @@ def _norm(layer: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["B", "none"])
 def test_basic_block_is_the_formula(kind):
-    """ReLU before the addition, a BN after it or none in the projection, an addition of a tensor to itself."""
+    """ReLU before the addition, BN after it or none in the projection, a tensor added to itself."""
     block = _eval_with_random_statistics(BasicBlock(4, 8, stride=2, kind=kind))
     x = torch.randn(2, 4, 6, 6)
     branch = _norm(block.bn2, _conv(block.conv2, _norm(block.bn1, _conv(block.conv1, x)).relu()))
