@@ -60,7 +60,7 @@ class ZeroPadShortcut(nn.Module):
 def shortcut(
     kind: str, in_channels: int, out_channels: int, stride: int = 1, *, norm: bool = True
 ) -> nn.Module | None:
-    """Build the shortcut of one block (He et al. 2016, section 3.3).
+    """Build the shortcut of one block (He et al. 2016, sections 3.3 and 4.1).
 
     Args:
         kind: "A" pads with zeros where the shape changes, "B" projects there, "C" projects in every block;

@@ -132,7 +132,7 @@ def parameter_groups(
         lr: learning rate of the head.
         decay: factor from each stage to the one before it: 1 gives one rate to all, 0.5 halves it at each
             (discriminative fine-tuning: Howard and Ruder, "Universal language model fine-tuning for text
-            classification", ACL 2018, section 3.1).
+            classification", ACL 2018, section 3.2).
         weight_decay: weight decay of the weights of convolutions and linear layers.
         decay_norm_and_bias: whether it acts on biases and on scales and shifts of normalisation too.
 
