@@ -53,6 +53,7 @@ LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 DASH = "\N{EN DASH}"
+HISTORY_COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 WIDTH = 7.0  # inches; 700 pixels of the page
 Curve = tuple[ArrayLike, ArrayLike]
 
@@ -158,13 +159,17 @@ def learning_curves(
     runs = dict(rows) if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(len(run) for run in runs.values()):
         raise ValueError("there are no epochs to draw; give one row an epoch")
+    columns = [
+        {name: _column(run, name, required=name.startswith("train")) for name in HISTORY_COLUMNS}
+        for run in runs.values()
+    ]
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.2), layout="constrained")
     single, validated = len(runs) == 1, False
-    for i, run in enumerate(runs.values()):
+    for i, column in enumerate(columns):
         colours = (BLUE, VERMILLION) if single else (PALETTE[i % len(PALETTE)],) * 2
         for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
             for part, colour, dashes in zip(("train", "val"), colours, ("-", "--"), strict=True):
-                x, y = _column(run, f"{part}_{quantity}", required=part == "train")
+                x, y = column[f"{part}_{quantity}"]
                 if len(x):
                     validated |= part == "val"
                     marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else None
