@@ -38,7 +38,7 @@ class Split:
     """Images with their labels: one part (training, validation, test) of a data set.
 
     A split is never changed after it was made: every method returns a new one. The constructor and `to` (on
-    the same device) share the tensors given to them; `subset`, `per_class` and `split` copy. PyTorch cannot
+    the same device) share the tensors given to them; the methods that choose images copy. PyTorch cannot
     make a tensor read-only, so treat them as such: `fingerprint` is computed once.
 
     Attributes:
@@ -142,6 +142,21 @@ class Split:
                 f"class {self.classes[scarce]!r} has"
             )
         return self.subset(torch.cat([row[:n] for row in self._by_class(seed)]).sort().values)
+
+    def with_classes(self, names: Sequence[str], *, name: str | None = None) -> Split:
+        """Only the images of these classes, in their present order, labelled by position in `names`.
+
+        Raises:
+            ValueError: a class is unknown or named twice, or no image is left.
+        """
+        names = tuple(names)
+        if unknown := [entry for entry in names if entry not in self.classes]:
+            raise ValueError(f"no class {unknown[0]!r}: choose among {', '.join(self.classes)}")
+        label_of = torch.full((len(self.classes),), -1)
+        label_of[[self.classes.index(entry) for entry in names]] = torch.arange(len(names))
+        labels = label_of.to(self.labels.device)[self.labels]
+        part = self.subset(labels >= 0, name=name)
+        return replace(part, labels=labels[labels >= 0], classes=names)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Split, Split]:
         """Divide into `(rest, held_out)`, drawn at random within each class, both in their present order.

@@ -283,7 +283,12 @@ resnet18_cifar = partial(create, "resnet18_cifar")
 
 
 # (network, name of its weights): (file in assets, SHA-256 of the file)
-SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {}
+SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {
+    ("resnet20", "cifar10"): (
+        "resnet20-cifar10.safetensors",
+        "d25d3b611b5d6f79493e151e37becd7f3e36d61ab8169fbcfd2d43288e17557c",
+    ),
+}
 ASSETS = Path(__file__).with_name("assets")
 
 

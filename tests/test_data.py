@@ -558,3 +558,17 @@ def test_a_wrong_directory_is_one_line(tmp_path) -> None:
         load_folder(tmp_path / "x.png")
     with pytest.raises(ValueError, match="use 'raise' or 'skip'"):
         load_folder(tmp_path, on_error="ignore")
+
+
+def test_with_classes_keeps_the_right_images_and_numbers_them_anew():
+    """Labels left as they were would point outside a smaller head, or at the wrong class."""
+    train, _ = data.load_sample()
+    part = train.with_classes(["truck", "cat"])
+    assert part.classes == ("truck", "cat")
+    assert part.counts().tolist() == [200, 200]
+    assert torch.equal(part.images[part.labels == 0], train.images[train.labels == 9])
+    assert torch.equal(part.images[part.labels == 1], train.images[train.labels == 3])
+    with pytest.raises(ValueError, match="no class 'wolf'"):
+        train.with_classes(["cat", "wolf"])
+    with pytest.raises(ValueError, match="differ"):
+        train.with_classes(["cat", "cat"])
