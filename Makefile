@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS := book,lab,test,dev
+# `make CONSTRAINTS=` installs the newest versions instead of the tested ones.
+CONSTRAINTS ?= constraints.txt
 BIN    := $(VENV)/bin
-# Written last, so an interrupted install leaves none; older than these two files means "install again".
+# Written last, so an interrupted install leaves none; older than pyproject.toml or the constraints means "install again".
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
 
 .PHONY: help install book test lab clean distclean
 .DELETE_ON_ERROR:
 
-help: ## Show this list
+help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, unit tests, then every notebook as a test"
 	@echo "make lab        open the notebooks in JupyterLab"
@@ -22,12 +24,12 @@ help: ## Show this list
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "$(PYTHON) is Python %d.%d; this project needs 3.11 or newer. Name one: make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install $(addprefix -c ,$(CONSTRAINTS)) -e '.[$(EXTRAS)]'
 	@touch $@
 
 # --all: Sphinx would otherwise keep the output of unchanged notebooks after the package was edited.
