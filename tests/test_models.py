@@ -251,11 +251,10 @@ def test_names():
     assert on_meta("plain8").config["shortcut"] == "none"
     assert on_meta("resnet50").config["stem"] == "imagenet"  # 50 and 152 are 6n+2 too
     assert on_meta("resnet34_cifar").config["stem"] == "cifar"
-    with torch.device("meta"):
-        for name in models.MODELS:
-            if hasattr(models, name):
-                assert getattr(models, name)(num_classes=3).config == create(name, num_classes=3).config
-    assert {f"resnet{d}" for d in (*OPTION_A, *IMAGENET)} | {"resnet18_cifar"} <= set(dir(models))
+    for name in (*(f"resnet{depth}" for depth in (*OPTION_A, *IMAGENET)), "resnet18_cifar"):
+        function = getattr(models, name)
+        assert function.func is create and function.args == (name,)
+    assert models.resnet20(num_classes=3).config == create("resnet20", num_classes=3).config
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg16", "resnet020", "resnet20_cifar", "ResNet20", "", None])
