@@ -35,7 +35,7 @@ STAGES = [
 
 @pytest.fixture(autouse=True)
 def _own_figures() -> Iterator[None]:
-    """Draw in the book's style, then close everything: 'more than 20 figures' is a warning, and so an error."""
+    """Draw in the book's style, then close everything: over 20 open figures are a warning, so an error."""
     with plt.rc_context():
         plotting.use_book_style()
         yield
