@@ -330,11 +330,11 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
             return arrays
     except OSError as error:
         if _disk_full(error):
-            needed = "the disk is full: CIFAR-10 takes up to 300 MB, 185 MB of them for good"
+            needed = "the disk is full, and CIFAR-10 takes up to 300 MB, 185 MB of them for good"
         else:
             needed = f"cannot write there ({_reason(error)})"
         raise DownloadError(
-            f"{folder}: {needed}; or set RESNET_TUTORIAL_DATA to a directory elsewhere"
+            f"{folder}: {needed}; change that, or set RESNET_TUTORIAL_DATA to another directory"
         ) from error
     raise DownloadError(
         f"CIFAR-10 could not be obtained. On the disk: nothing usable in {' or '.join(map(str, searched))}. "
