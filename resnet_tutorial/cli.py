@@ -236,7 +236,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             f"{', '.join(split.classes)}: evaluate it on images of its own classes, or fine-tune it"
         )
     predictions = evaluate.predict(
-        model, split, normalize=_normalize(metadata), device=arguments.device, flip=arguments.flip
+        model,
+        split,
+        normalize=_normalize(metadata),
+        device=runtime.pick_device(arguments.device),
+        flip=arguments.flip,
     )
     report = evaluate.report(predictions)
     print(f"{split.name}: {len(split):,} images")
@@ -276,9 +280,11 @@ def _load(arguments: argparse.Namespace, part: str) -> data.Split:
 
 
 def _load_model(weights: str, *, name: str | None = None) -> tuple[models.ResNet, dict]:
-    return models.load_model(
-        models.shipped("resnet20", weights) if weights == SHIPPED else weights, name=name
-    )
+    path = models.shipped("resnet20", weights) if weights == SHIPPED else weights
+    model, metadata = models.load_model(path, name=name)
+    if "classes" not in metadata:
+        raise ValueError(f"{path} holds weights but no class names: give a file that train or finetune wrote")
+    return model, metadata
 
 
 def _normalize(metadata: dict) -> Normalize:

@@ -150,12 +150,12 @@ def test_bad_input_gives_one_line_and_status_2(photos, weights, tmp_path, capsys
     assert "fraction" in refusal(capsys, "train", "--val-fraction", 2, *out)
     assert "nowhere" in refusal(capsys, "evaluate", tmp_path / "nowhere.safetensors")
     assert "cold, warm" in refusal(capsys, "evaluate", weights)
-    assert "resnet56" in refusal(capsys, "evaluate", weights, "--model", "resnet56", "--data", photos)
+    assert "another network" in refusal(capsys, "evaluate", weights, "--model", "resnet56", "--data", photos)
     assert "--top" in refusal(capsys, "predict", photos / "cold" / "00.png", "--weights", weights, "--top", 3)
 
     text = tmp_path / "text.png"
     text.write_text("not a picture")
-    assert "text.png" in refusal(capsys, "predict", text, "--weights", weights)
+    assert "text.png" in refusal(capsys, "predict", text, "--weights", weights, "--top", 1)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(weights.read_bytes()[:100])
     assert "damaged.safetensors" in refusal(capsys, "predict", text, "--weights", damaged)
