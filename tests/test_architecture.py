@@ -1,0 +1,199 @@
+"""The shape of the package: who may import whom, no work at import time, no module that outgrows its page."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "resnet_tutorial"
+MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+
+# What each module may import of ours. The arrows point one way:
+# cli -> train -> evaluate -> data -> mirrors, and finetune -> models -> blocks. CONTRIBUTING.md draws it.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "augment": set(),
+    "blocks": set(),
+    "checkpoint": set(),
+    "cli": set(MODULES) - {"__main__", "cli"},
+    "data": {"mirrors"},
+    "diagrams": set(),
+    "evaluate": {"augment", "data"},
+    "explain": {"blocks", "models"},
+    "finetune": {"blocks", "models"},
+    "mirrors": set(),
+    "models": {"blocks", "checkpoint"},
+    "plotting": {"diagrams"},
+    "recipes": set(),
+    "runs": set(),
+    "runtime": set(),
+    "train": {"augment", "checkpoint", "data", "evaluate", "recipes", "runtime"},
+}
+
+CODE_LINES = 280
+# Longer for now. A number here may go down; a module that no longer needs it is struck off.
+LONGER = {"evaluate": 350, "plotting": 450}
+
+
+def parse(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.AST) -> tuple[set[str], set[str]]:
+    """(our modules, other top-level packages) that the source imports, at any depth of the code."""
+    ours, others = set(), set()
+
+    def add(name: str) -> None:
+        first, _, rest = name.partition(".")
+        if first == PACKAGE.name:
+            ours.add(rest.partition(".")[0] or "__init__")
+        else:
+            others.add(first)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                add(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [PACKAGE.name if node.level else "", node.module]))
+            if base == PACKAGE.name:  # `from . import data, __version__`
+                ours |= {alias.name if alias.name in MODULES else "__init__" for alias in node.names}
+            else:
+                add(base)
+    return ours - {"__init__"}, others
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            first = node.body[0]
+            lines |= set(range(first.lineno, first.end_lineno + 1))
+    return lines
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_run_one_way(name):
+    """A cycle, or `blocks` that suddenly needs `data`, would tie the whole package into one knot."""
+    assert name in ALLOWED, f"{name}.py is new: say in ALLOWED what it may import of ours"
+    extra = imports(parse(name))[0] - ALLOWED[name]
+    assert not extra, f"{name}.py may not import {', '.join(sorted(extra))}"
+
+
+def test_the_allowed_imports_have_no_cycle():
+    """A wrong edit of ALLOWED could permit what it is there to forbid."""
+    remaining = {name: set(allowed) for name, allowed in ALLOWED.items()}
+    while remaining:
+        leaves = {name for name, allowed in remaining.items() if not allowed & set(remaining)}
+        assert leaves, f"cycle among {sorted(remaining)}"
+        remaining = {name: allowed for name, allowed in remaining.items() if name not in leaves}
+
+
+@pytest.mark.parametrize(
+    "source", ["from . import cli", "from .cli import main", "import resnet_tutorial.cli"]
+)
+def test_imports_are_seen_in_every_spelling(source):
+    """The rules above are worth nothing if a spelling of `import` slips through."""
+    assert imports(ast.parse(f"def f():\n    {source}"))[0] == {"cli"}
+
+
+@pytest.mark.parametrize("name", ["plotting", "diagrams"])
+def test_figures_need_no_torch(name):
+    """Figures are drawn from plain arrays: from a record on disk, without a network in memory."""
+    assert not imports(parse(name))[1] & {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"__main__"}))
+def test_no_statement_runs_at_import(name):
+    """A call, loop or print at module level makes `import` slow and surprising."""
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    tree = parse(name)
+    for node in tree.body[1:]:  # the first is the docstring
+        type_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        assert type_checking or isinstance(node, allowed), f"{name}.py, line {node.lineno}: runs at import"
+    assert ast.get_docstring(tree), f"{name}.py says nothing about itself"
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"__init__"}))
+def test_annotations_are_not_evaluated(name):
+    """Without this line, types of newer Python versions break on older ones."""
+    tree = parse(name)
+    assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_stay_readable(name):
+    """Lines of code, without docstrings, comments and blank lines: a module is read in one sitting."""
+    tree, skipped = parse(name), docstring_lines(parse(name))
+    lines = MODULES[name].read_text(encoding="utf-8").splitlines()
+    code = [line for number, line in enumerate(lines, 1) if number not in skipped]
+    count = sum(1 for line in code if line.strip() and not line.strip().startswith("#"))
+    limit = LONGER.get(name, CODE_LINES)
+    assert tree.body and count <= limit, f"{name}.py has {count} lines of code, the limit is {limit}"
+    assert name not in LONGER or count > CODE_LINES, f"{name}.py is short enough: strike it off LONGER"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_package_never_reads_the_book(name):
+    """Installed from a wheel there is no book/ beside the package."""
+    tree = parse(name)
+    skipped = docstring_lines(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno not in skipped:
+            parts = node.value.replace("\\", "/").split("/")
+            assert "book" not in parts, f"{name}.py, line {node.lineno}: names book/"
+
+
+def test_importing_everything_changes_nothing(tmp_path):
+    """No output, no file, no random draw, no changed default of torch or Matplotlib, no network."""
+    names = [f"{PACKAGE.name}.{name}" for name in MODULES if name not in ("__init__", "__main__")]
+    code = f"""
+import random, socket
+import matplotlib, numpy, torch, torchvision, sklearn.metrics, matplotlib.pyplot
+
+def forbidden(*args):
+    raise AssertionError("network at import")
+
+socket.socket.connect = forbidden
+def state():
+    return (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist(),
+            torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(),
+            matplotlib.get_backend(), dict(matplotlib.rcParams))
+
+before = state()
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+    assert state() == before, name + " changed a global setting"
+"""
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(PACKAGE.parent), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+    leftovers = [path for path in tmp_path.rglob("*") if path.is_file() and "matplotlib" not in str(path)]
+    assert leftovers == []
+
+
+def test_the_network_is_closed_to_tests():
+    """A test that downloads passes here and fails for a reader on a train."""
+    with pytest.raises(pytest.fail.Exception, match="tried to reach"):
+        socket.create_connection(("192.0.2.1", 80), timeout=0.1)
+    with pytest.raises(pytest.fail.Exception, match="tried to reach"):
+        socket.getaddrinfo("example.org", 443)
