@@ -288,6 +288,10 @@ SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {
         "resnet20-cifar10.safetensors",
         "d25d3b611b5d6f79493e151e37becd7f3e36d61ab8169fbcfd2d43288e17557c",
     ),
+    ("resnet20", "animals"): (
+        "resnet20-animals.safetensors",
+        "ce2f91467339003d6674bb558021590762dc1c893e896598f29654e48c494cae",
+    ),
 }
 ASSETS = Path(__file__).with_name("assets")
 
