@@ -1,0 +1,278 @@
+"""The book as files: what the strict build cannot see, or would only see after minutes.
+
+`pytest --nbmake book` executes every notebook alone; `jupyter-book build -W -n` checks every link once more.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+PAGES = sorted(BOOK.glob("*.md"))
+
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str | None = None) -> list[dict]:
+    """The cells of a notebook, with their source as one string."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for cell in found:
+        cell["source"] = "".join(cell["source"])
+    return [cell for cell in found if kind in (None, cell["cell_type"])]
+
+
+def figure(cell: dict) -> dict:
+    return cell["metadata"].get("mystnb", {}).get("figure", {})
+
+
+def prose(path: Path) -> str:
+    """The text of a page: Markdown cells and captions of a notebook, or the whole of a Markdown file."""
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    captions = [figure(cell).get("caption", "") for cell in cells(path, "code")]
+    return "\n\n".join([*(cell["source"] for cell in cells(path, "markdown")), *captions])
+
+
+def roles(text: str, role: str) -> list[str]:
+    """Targets of a role: `{eq}`name``, `{term}`text <name>``; whitespace folded."""
+    targets = []
+    for content in re.findall(r"\{" + role + r"\}`([^`]+)`", text):
+        inner = re.search(r"<([^>]+)>\s*$", content)
+        targets.append(" ".join((inner[1] if inner else content).split()))
+    return targets
+
+
+def toc_files(toc: dict) -> list[str]:
+    files = [toc["root"]]
+    for part in toc["parts"]:
+        files += [chapter["file"] for chapter in part["chapters"]]
+    return files
+
+
+def draws(source: str, plotting: set[str]) -> bool:
+    """Whether the cell makes a figure at top level, as opposed to defining a function that would."""
+    source = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+    open_nodes, called = list(ast.parse(source).body), set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Call):
+            called.add(ast.unparse(node.func))
+        open_nodes += ast.iter_child_nodes(node)
+    makers = {"plt.subplots", "plt.figure"} | {f"pl.{name}" for name in plotting} | plotting
+    return bool(called & makers) and "plt.close" not in called
+
+
+def test_every_page_is_in_the_table_of_contents():
+    """A page that is not listed is silently left out; a listed file that is absent ends the build."""
+    listed = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
+    assert Counter(listed) == Counter(path.stem for path in NOTEBOOKS + PAGES)
+
+
+def test_both_configurations_are_one():
+    """`jupyter-book build book` and a build with the files of the root must make the same book."""
+    config = pytest.importorskip("jupyter_book.config")
+    for name in ("_config.yml", "_toc.yml"):
+        link = BOOK / name
+        assert link.is_symlink() and link.readlink() == Path("..", name)
+    final = [
+        config.get_final_config(
+            user_yaml=folder / "_config.yml",
+            cli_config={"latex_individualpages": False},
+            sourcedir=BOOK,
+            raise_on_invalid=True,
+        )
+        for folder in (ROOT, BOOK)
+    ]
+    assert final[0] == final[1]
+    toc = [yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8")) for folder in (ROOT, BOOK)]
+    assert toc[0] == toc[1]
+
+
+@notebooks
+def test_notebooks_hold_no_output(path):
+    """A stored output is stale as soon as the code changes, and it bloats every diff."""
+    for cell in cells(path, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert "execution" not in cell["metadata"]
+    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    assert metadata["kernelspec"]["name"] == "python3"
+    assert "widgets" not in metadata
+
+
+@notebooks
+def test_notebooks_read_as_a_chapter(path):
+    """One title first, at least two figures, a summary, and a folded solution for every exercise."""
+    headings = re.findall(r"^(#+) (.+)$", prose(path), flags=re.MULTILINE)
+    assert [level for level, _ in headings].count("#") == 1 and headings[0][0] == "#"
+    assert cells(path)[0]["cell_type"] == "markdown"
+    assert sum(bool(figure(cell)) for cell in cells(path, "code")) >= 2
+    assert any("summary" in text.lower() for _, text in headings)
+    unsolved: list[str] = []
+    for cell in cells(path):
+        if cell["cell_type"] == "markdown":
+            exercises = re.findall(r"^#+ (Exercise \d+)", cell["source"], flags=re.MULTILINE)
+            assert not (unsolved and exercises), f"{unsolved} has no folded solution before {exercises}"
+            unsolved += exercises
+        elif "hide-input" in cell["metadata"].get("tags", []):
+            unsolved = []
+    assert not unsolved, f"{unsolved} has no folded solution"
+
+
+def test_the_setup_cell_is_the_same_everywhere():
+    """A fix of the setup that reaches five chapters of six leaves one broken in Colab."""
+    setups = {path.stem: cells(path, "code")[0] for path in NOTEBOOKS}
+    assert all("setup" in cell["metadata"].get("tags", []) for cell in setups.values())
+    assert len({cell["source"] for cell in setups.values()}) == 1
+    for path in NOTEBOOKS:
+        assert sum("setup" in cell["metadata"].get("tags", []) for cell in cells(path)) == 1
+
+
+@notebooks
+def test_figures_have_a_name_a_caption_and_a_description(path):
+    """Without alt text a screen reader says "image"; without a name the figure has no number."""
+    plotting = pytest.importorskip("resnet_tutorial.plotting")
+    functions = {name for name in plotting.__all__ if name.islower() and name != "use_book_style"}
+    for number, cell in enumerate(cells(path, "code")):
+        where = f"{path.name}, code cell {number}"
+        if draws(cell["source"], functions):
+            assert figure(cell), f"{where} draws a figure that has no caption"
+        if figure(cell):
+            alt = cell["metadata"]["mystnb"].get("image", {}).get("alt", "")
+            caption = figure(cell).get("caption", "")
+            assert figure(cell)["name"].startswith(f"fig-{path.stem[:2]}-"), where
+            assert len(caption.split()) >= 5, f"{where}: the caption says too little"
+            assert len(alt.split()) >= 8, f"{where}: the alt text says too little"
+            assert alt.strip() != caption.strip(), f"{where}: alt text describes, a caption explains"
+
+
+def test_names_are_defined_once_and_references_lead_somewhere():
+    """A dead {numref} or {eq} shows as raw text in the page."""
+    text = {path: prose(path) for path in NOTEBOOKS + PAGES}
+    figures = [figure(c)["name"] for path in NOTEBOOKS for c in cells(path, "code") if figure(c)]
+    equations = [label for page in text.values() for label in re.findall(r"^\$\$ \(([\w:-]+)\)", page, re.M)]
+    targets = [label for page in text.values() for label in re.findall(r"^\(([\w:-]+)\)=$", page, re.M)]
+    tables = [label for page in text.values() for label in re.findall(r"^:name: *([\w:-]+)$", page, re.M)]
+    names = Counter(figures + equations + targets + tables)
+    assert [name for name, count in names.items() if count > 1] == []
+    for path, page in text.items():
+        dead = set(roles(page, "eq")) - set(equations)
+        dead |= (set(roles(page, "numref")) | set(roles(page, "ref"))) - set(names)
+        assert not dead, f"{path.name} refers to {sorted(dead)}"
+
+
+def test_links_between_pages_exist():
+    """A renamed chapter must not leave a dead link behind."""
+    stems = {path.stem for path in NOTEBOOKS + PAGES}
+    for path in NOTEBOOKS + PAGES:
+        page = prose(path)
+        links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page) if "://" not in link]
+        for link in filter(None, links):
+            assert (BOOK / link).exists() or link in stems, f"{path.name} links to {link}"
+        dead = {target.strip("/") for target in roles(page, "doc")} - stems
+        assert not dead, f"{path.name} refers to the pages {sorted(dead)}"
+
+
+def test_terms_are_in_the_glossary():
+    """{term} of a word that the glossary lacks shows as plain text."""
+    lines = (BOOK / "glossary.md").read_text(encoding="utf-8").split("```{glossary}")[1].splitlines()
+    terms = [line for line in lines if line and not line.startswith((" ", ":", "`"))]
+    assert [term for term, count in Counter(term.lower() for term in terms).items() if count > 1] == []
+    known = {term.lower() for term in terms}
+    for path in NOTEBOOKS + PAGES:
+        unknown = {term for term in roles(prose(path), "term") if term.lower() not in known}
+        assert not unknown, f"{path.name}: not in the glossary: {sorted(unknown)}"
+    entries = re.findall(r"^(?! |:|`)(.+)\n((?:(?! ).+\n)*) {2}\S", "\n".join(lines) + "\n", re.M)
+    english_only = [first for first, more in entries if not re.search(r"[\u4e00-\u9fff]", first + more)]
+    assert len(entries) > 50 and english_only == [], "terms that lack the Chinese one beside them"
+
+
+def test_citations_are_in_the_bibliography():
+    """A mistyped key shows as a question mark; a key used twice makes one work hide another."""
+    entries = re.findall(r"^@(\w+)\{([^,]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.M)
+    keys = [key for _, key in entries]
+    assert len(keys) == len(set(keys))
+    for path in NOTEBOOKS + PAGES:
+        cited = {
+            key.strip()
+            for role in ("cite", r"cite:\w+")
+            for c in roles(prose(path), role)
+            for key in c.split(",")
+        }
+        assert cited <= set(keys), f"{path.name} cites {sorted(cited - set(keys))}"
+
+
+def test_every_work_says_who_what_where_and_when():
+    """Public tutorials cite the ResNet paper under wrong names; a gap in an entry is the first step there."""
+    where = {
+        "inproceedings": "booktitle",
+        "incollection": "booktitle",
+        "article": "journal",
+        "book": "publisher",
+    }
+    where |= {"techreport": "institution", "mastersthesis": "school", "misc": "eprint|howpublished"}
+    text = (BOOK / "references.bib").read_text(encoding="utf-8")
+    for kind, key, body in re.findall(r"^@(\w+)\{([^,]+),\n(.*?)^\}", text, re.M | re.S):
+        for field in ("author", "title", "year", where[kind]):
+            assert re.search(rf"^  ({field}) = \{{.+\}},$", body, re.M), f"{key} has no {field}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda path: path.name)
+def test_no_absolute_path(path):
+    """A path of the author's machine works nowhere else."""
+    text = "\n".join(cell["source"] for cell in cells(path)) if path.suffix == ".ipynb" else prose(path)
+    assert not re.findall(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|work|content)/|\b[A-Z]:\\\\?\w", text)
+
+
+def test_a_built_page_asks_the_network_for_nothing(tmp_path):
+    """One script, font or style from a CDN, and the book is broken on a train."""
+    pytest.importorskip("jupyter_book")
+    book = tmp_path / "book"
+    book.mkdir()
+    for name in ("_config.yml", "references.bib", "references.md", "glossary.md"):
+        shutil.copy(BOOK / name, book / name)
+    shutil.copytree(BOOK / "_static", book / "_static")
+    (book / "index.md").write_text(
+        "# Title\n\n$y = F(x) + x$ {cite}`He2016` {term}`logits`\n", encoding="utf-8"
+    )
+    toc = {"format": "jb-book", "root": "index", "chapters": [{"file": "glossary"}, {"file": "references"}]}
+    (book / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        "-W",
+        "-n",
+        "--keep-going",
+        "book",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    html = book / "_build" / "html"
+    pages = {path.name: path.read_text(encoding="utf-8") for path in html.glob("*.html")}
+    assert {"index.html", "glossary.html", "references.html"} <= set(pages)
+    assert 'src="_static/mathjax/' in pages["index.html"]
+    assert (html / "_static/mathjax/tex-chtml.js").stat().st_size > 100_000
+    for name, page in pages.items():
+        tags = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page)
+        outside = [tag for tag in tags if re.search(r"(?:src|href)=[\"']?(?:https?:)?//", tag)]
+        assert outside == [], f"{name}: {outside}"
+        assert not re.search(r"unpkg|jsdelivr|cdnjs|googleapis", page), name
+    for style in html.rglob("*.css"):
+        text = style.read_text(encoding="utf-8")
+        assert not re.search(r"@import[^;]*//|url\([\"']?(?:https?:)?//", text), style.name
