@@ -209,7 +209,9 @@ def fit(
                     f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
                 )
             if val is not None:
-                row["val_loss"], row["val_accuracy"] = loss_and_accuracy(model, val, normalize=normalize)
+                row["val_loss"], row["val_accuracy"] = loss_and_accuracy(
+                    model, val, normalize=normalize, dtype=dtype
+                )
             row["seconds"] = time.perf_counter() - started
             history.rows.append(row)
             bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
@@ -231,7 +233,7 @@ def _check(model: nn.Module, train: Split, val: Split | None) -> None:
     if val is not None and val.classes != train.classes:
         raise ValueError(f"training and validation classes differ: {train.classes} and {val.classes}")
     head = getattr(model, "fc", None)
-    if isinstance(head, nn.Linear) and head.out_features < len(train.classes):
+    if isinstance(head, nn.Linear) and head.out_features != len(train.classes):
         raise ValueError(
             f"the network has {head.out_features} outputs and the data {len(train.classes)} classes: "
             "build it with num_classes, or replace its head"

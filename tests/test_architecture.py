@@ -25,12 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "cli": set(MODULES) - {"__main__", "cli"},
     "data": {"mirrors"},
     "diagrams": set(),
-    "evaluate": {"augment", "data"},
+    "evaluate": {"augment", "data", "metrics", "predictions"},
     "explain": {"blocks", "models"},
     "finetune": {"blocks", "models"},
+    "metrics": {"predictions"},
     "mirrors": set(),
     "models": {"blocks", "checkpoint"},
     "plotting": {"diagrams"},
+    "predictions": set(),
     "recipes": set(),
     "runs": set(),
     "runtime": set(),
@@ -39,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
 
 CODE_LINES = 280
 # Longer for now. A number here may go down; a module that no longer needs it is struck off.
-LONGER = {"evaluate": 350, "plotting": 450}
+LONGER = {"plotting": 450}
 
 
 def parse(name: str) -> ast.Module:

@@ -1,0 +1,262 @@
+"""From predictions to every metric and curve, through scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from .predictions import Predictions, frozen
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+Z_95 = 1.959963984540054  # 97.5th percentile of the standard normal distribution: two-sided 95 %
+ECE_BINS = 15
+
+
+class Averages(NamedTuple):
+    """Precision, recall and F1, averaged over the classes that occur in the labels."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Every metric of one set of predictions. Immutable; arrays are read-only.
+
+    A class that does not occur in the labels has NaN in its per-class metrics and empty curves, and is left
+    out of the macro averages. A class that occurs but is never predicted has precision 0, as in scikit-learn.
+
+    Attributes:
+        n: number of images.
+        classes: the K class names.
+        accuracy: share of images whose predicted class is true.
+        interval: 95 % Wilson score interval of the accuracy, lower and upper end.
+        topk: k to the share of images whose true class is among the k largest logits.
+        loss: mean cross-entropy, in nats.
+        precision: ``(K,)``.
+        recall: ``(K,)``.
+        f1: ``(K,)``.
+        support: int64 ``(K,)``, images of each class.
+        macro: averages in which each class counts the same.
+        weighted: averages in which each image counts the same; its recall is the accuracy.
+        confusion: int64 ``(K, K)``, rows are true classes, columns predicted ones.
+        roc: one-vs-rest ROC curve of each class, ``(fpr, tpr)``.
+        roc_micro: ROC curve of all N * K decisions pooled.
+        roc_macro: mean over classes of the true positive rate at each false positive rate.
+        auc: ``(K,)``, areas under ``roc``.
+        auc_micro: area under ``roc_micro``.
+        auc_macro: mean of ``auc``, which is also the area under ``roc_macro``.
+        pr: precision-recall curve of each class, ``(recall, precision)``.
+        average_precision: ``(K,)``, the step-wise area under ``pr``.
+        ece: expected calibration error, 15 bins of equal width.
+    """
+
+    n: int
+    classes: tuple[str, ...]
+    accuracy: float
+    interval: tuple[float, float]
+    topk: Mapping[int, float]
+    loss: float
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+    macro: Averages
+    weighted: Averages
+    confusion: NDArray[np.int64]
+    roc: tuple[Curve, ...]
+    roc_micro: Curve
+    roc_macro: Curve
+    auc: NDArray[np.float64]
+    auc_micro: float
+    auc_macro: float
+    pr: tuple[Curve, ...]
+    average_precision: NDArray[np.float64]
+    ece: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the curves, in types that JSON knows; NaN becomes None."""
+        per_class = ("precision", "recall", "f1", "support", "auc", "average_precision")
+        content: dict[str, Any] = {
+            "n": self.n,
+            "classes": list(self.classes),
+            "accuracy": self.accuracy,
+            "interval": list(self.interval),
+            "interval_method": "95 % Wilson score",
+            "topk": {str(k): share for k, share in self.topk.items()},
+            "loss": self.loss,
+            **{name: getattr(self, name).tolist() for name in per_class},
+            "macro": self.macro._asdict(),
+            "weighted": self.weighted._asdict(),
+            "confusion": self.confusion.tolist(),
+            "auc_micro": self.auc_micro,
+            "auc_macro": self.auc_macro,
+            "ece": self.ece,
+        }
+        return _without_nan(content)
+
+    def __str__(self) -> str:
+        """Lay the report out as a table of text, with fractions of 1."""
+        low, high = self.interval
+        lines = [
+            f"images    {self.n:,}",
+            f"accuracy  {self.accuracy:.4f}   (95 % Wilson score interval {low:.4f} to {high:.4f})",
+            *(f"top-{k:<5} {share:.4f}" for k, share in self.topk.items() if k > 1),
+            f"loss      {self.loss:.4f}   (mean cross-entropy, nats)",
+            f"ECE       {self.ece:.4f}   ({ECE_BINS} bins)",
+            f"AUC       {_cell(self.auc_micro)} micro, {_cell(self.auc_macro)} macro   (one-vs-rest)",
+            "",
+        ]
+        width = max(len("weighted average"), *(len(name) for name in self.classes))
+        lines.append(f"{'class':{width}}  precision  recall      F1     AUC      AP   images")
+        for k, name in enumerate(self.classes):
+            lines.append(
+                f"{name:{width}}     {_cell(self.precision[k])}  {_cell(self.recall[k])}  {_cell(self.f1[k])}"
+                f"  {_cell(self.auc[k])}  {_cell(self.average_precision[k])}  {self.support[k]:7,}"
+            )
+        for name, mean in (("macro average", self.macro), ("weighted average", self.weighted)):
+            cells = "  ".join(_cell(value) for value in mean)
+            lines.append(f"{name:{width}}     {cells}                  {self.n:7,}")
+        return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    return "     -" if np.isnan(value) else f"{value:6.4f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson, 1927): it stays in 0..1 and is usable near both ends."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes of {n} trials; give 0 <= successes <= n and n above 0")
+    share, z2 = successes / n, Z_95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2)) / (1 + z2 / n)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def reliability_bins(
+    predictions: Predictions, *, bins: int = ECE_BINS
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Group images by confidence, the largest probability, in bins of equal width ``(low, high]`` over 0..1.
+
+    Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), section 2.
+
+    Returns:
+        For each bin: number of images, mean confidence, accuracy; ``(bins,)`` each, the last two NaN where a
+        bin is empty.
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; give 1 or more")
+    confidence = predictions.probabilities.max(axis=1)
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    filled = np.where(counts > 0, counts, np.nan)
+    mean_confidence = np.bincount(index, weights=confidence, minlength=bins) / filled
+    accuracy = np.bincount(index, weights=predictions.correct, minlength=bins) / filled
+    return counts, mean_confidence, accuracy
+
+
+def _macro_roc(curves: Sequence[Curve]) -> Curve:
+    """Average ROC curves over the union of their false positive rates.
+
+    Where a curve rises vertically, both ends of the rise are kept (a grid point appears twice), so that the
+    area under the mean is exactly the mean of the areas; interpolating through the rise would make it larger.
+    """
+    grid = np.unique(np.concatenate([fpr for fpr, _ in curves]))
+    # Of equal positions np.interp takes the last; mirrored, it takes the first.
+    lower = np.mean([np.interp(-grid, -fpr[::-1], tpr[::-1]) for fpr, tpr in curves], axis=0)
+    upper = np.mean([np.interp(grid, fpr, tpr) for fpr, tpr in curves], axis=0)
+    return np.repeat(grid, 2), np.stack([lower, upper], axis=1).ravel()
+
+
+def _curves(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[Curve, Curve, float, float]:
+    """ROC, precision-recall, AUC and average precision of one class against the rest."""
+    if truth.all() or not truth.any():  # without both kinds a rate has the denominator 0
+        empty = (frozen([], float), frozen([], float))
+        return empty, empty, np.nan, np.nan
+    fpr, tpr, _ = metrics.roc_curve(truth, score)
+    precision, recall, _ = metrics.precision_recall_curve(truth, score)
+    roc, pr = (frozen(fpr), frozen(tpr)), (frozen(recall), frozen(precision))
+    return roc, pr, float(metrics.auc(fpr, tpr)), float(metrics.average_precision_score(truth, score))
+
+
+def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
+    """Compute every metric from logits and labels.
+
+    Args:
+        predictions: of N images, K classes.
+        topk: which top-k accuracies; a k of K or more, where every image would count, is left out.
+
+    Raises:
+        ValueError: a k below 1.
+    """
+    if any(k < 1 for k in topk):
+        raise ValueError(f"topk is {tuple(topk)}; give numbers of 1 or more")
+    labels, probabilities, n = predictions.labels, predictions.probabilities, len(predictions)
+    every = np.arange(len(predictions.classes))
+    truth = labels[:, None] == every  # (N, K)
+
+    # Rank of the true class: larger logits, and equal ones of an earlier class, come first, as in argmax.
+    own = predictions.logits[truth][:, None]
+    rank = ((predictions.logits > own) | ((predictions.logits == own) & (every < labels[:, None]))).sum(
+        axis=1
+    )
+    shares = {int(k): float((rank < k).mean()) for k in topk if k < len(every) or k == 1}
+
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predictions.predicted, labels=every, zero_division=0
+    )
+    present = support > 0
+    per_class = np.stack([precision, recall, f1])  # (3, K)
+    macro = Averages(*per_class[:, present].mean(axis=1).tolist())
+    weighted = Averages(*np.average(per_class, axis=1, weights=support).tolist())
+    precision, recall, f1 = np.where(present, per_class, np.nan)
+    # Counted here: scikit-learn's confusion_matrix warns of a 1 x 1 matrix even where K is 1.
+    confusion = np.bincount(labels * len(every) + predictions.predicted, minlength=len(every) ** 2)
+
+    curves = [_curves(truth[:, k], probabilities[:, k]) for k in every]
+    roc, pr, auc, average_precision = (tuple(column) for column in zip(*curves, strict=True))
+    roc_micro, _, auc_micro, _ = _curves(truth.ravel(), probabilities.ravel())
+    drawn = [curve for curve in roc if len(curve[0])]
+    roc_macro = tuple(frozen(values) for values in _macro_roc(drawn)) if drawn else roc[0]
+
+    counts, confidence, accuracy = reliability_bins(predictions)
+    return Report(
+        n=n,
+        classes=predictions.classes,
+        accuracy=float(predictions.correct.mean()),
+        interval=wilson_interval(int(predictions.correct.sum()), n),
+        topk=MappingProxyType(shares),
+        loss=float(-predictions.log_probabilities[truth].mean()),
+        precision=frozen(precision),
+        recall=frozen(recall),
+        f1=frozen(f1),
+        support=frozen(support, np.int64),
+        macro=macro,
+        weighted=weighted,
+        confusion=frozen(confusion.reshape(len(every), len(every)), np.int64),
+        roc=roc,
+        roc_micro=roc_micro,
+        roc_macro=roc_macro,
+        auc=frozen(auc, np.float64),
+        auc_micro=auc_micro,
+        auc_macro=float(np.mean([area for area in auc if not np.isnan(area)])) if drawn else np.nan,
+        pr=pr,
+        average_precision=frozen(average_precision, np.float64),
+        ece=float(np.nansum(counts / n * np.abs(accuracy - confidence))),
+    )
