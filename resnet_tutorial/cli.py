@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from . import __version__, data, evaluate, finetune, models, runtime
+from . import __version__, checkpoint, data, evaluate, finetune, models, runtime
 from .augment import CIFAR10, Normalize
+from .history import Row
 from .mirrors import DownloadError
 from .recipes import RECIPES, Recipe, get_recipe
 from .train import DivergedError, fit
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"resnet-tutorial: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("resnet-tutorial: interrupted; nothing was saved", file=sys.stderr)
+        print("resnet-tutorial: interrupted; a training goes on with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -148,6 +151,10 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
     parser.add_argument(
         "--out", type=Path, help="directory for the results (default: runs/MODEL-RECIPE-sSEED)"
     )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this command")
+    parser.add_argument(
+        "--save-every", type=int, metavar="STEPS", help="save the run's state this often, too"
+    )
 
 
 def _download(arguments: argparse.Namespace) -> None:
@@ -187,9 +194,19 @@ def _run(
     if arguments.val_fraction:
         train, val = pool.split(arguments.val_fraction, seed=arguments.seed)
     out = arguments.out or Path("runs") / f"{name}-{recipe.name}-s{arguments.seed}"
-    out.mkdir(parents=True, exist_ok=True)
+    if not arguments.resume:
+        out.mkdir(parents=True, exist_ok=True)
     held_out = f", {len(val):,} for validation" if val is not None else ""
     print(f"{name}: {models.count_parameters(model):,} parameters; {len(train):,} training images{held_out}")
+
+    save = partial(models.save_model, classes=pool.classes, normalize=normalize, seed=arguments.seed)
+    best = out / "best.safetensors"
+
+    def on_epoch(row: Row) -> None:
+        _print_row(row)
+        if row["val_loss"] is not None and (row["epoch"] == 1 or row["val_loss"] < _val_loss(best)):
+            recipe_fields = dataclasses.asdict(recipe)
+            save(best, model, recipe=recipe_fields, epoch=row["epoch"], val_loss=row["val_loss"])
 
     started = time.perf_counter()
     history = fit(
@@ -203,24 +220,25 @@ def _run(
         precision=arguments.precision,
         compile=arguments.compile,
         groups=groups,
-        on_epoch=_print_row,
+        checkpoint=out / "checkpoint.pt",
+        save_every=arguments.save_every,
+        resume=arguments.resume,
+        on_epoch=on_epoch,
     )
     machine = f"{history.setup['device']}, {history.setup['precision']}"
     print(f"trained in {time.perf_counter() - started:.0f} s ({machine})")
 
-    models.save_model(
-        out / "model.safetensors",
-        model,
-        classes=pool.classes,
-        normalize=normalize,
-        recipe=history.recipe,
-        seed=arguments.seed,
-    )
+    save(out / "model.safetensors", model, recipe=history.recipe)
     history.save(out / "history.json")
     print(f"saved {out / 'model.safetensors'} and {out / 'history.json'}")
 
 
-def _print_row(row: dict[str, float | None]) -> None:
+def _val_loss(path: Path) -> float:
+    """The validation loss of a saved network, perhaps one of an earlier process of the same run."""
+    return checkpoint.load_weights(path)[1]["val_loss"]
+
+
+def _print_row(row: Row) -> None:
     text = f"epoch {row['epoch']:3d}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:6.1%}"
     if row["val_accuracy"] is not None:
         text += f"  validation loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:6.1%}"

@@ -1,81 +1,35 @@
-"""The training loop, and the history that it leaves."""
+"""The training loop."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import math
-import os
+import signal
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import runtime
 from .augment import CIFAR10, Augment, Normalize, alternating_flips
 from .data import Split
 from .evaluate import loss_and_accuracy
+from .history import History, Row
+from .progress import Progress
 from .recipes import Recipe
+
+__all__ = ["DivergedError", "History", "fit"]
 
 
 class DivergedError(RuntimeError):
     """The loss became infinite or not a number."""
-
-
-@dataclasses.dataclass
-class History:
-    """What happened in a training run, one row an epoch.
-
-    Attributes:
-        rows: Dictionaries with ``epoch`` (from 1), ``lr`` (of the epoch's last step), ``train_loss`` and
-            ``train_accuracy`` (averaged over the epoch, on augmented images, while the weights were
-            changing), ``val_loss`` and ``val_accuracy`` (``None`` without validation data) and ``seconds``
-            (since the start).
-        recipe: The recipe's fields.
-        setup: Seed, precision, sizes, and the machine.
-    """
-
-    rows: list[dict[str, float | None]] = dataclasses.field(default_factory=list)
-    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
-    setup: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def column(self, name: str) -> list[float | None]:
-        """One quantity for all epochs.
-
-        Raises:
-            ValueError: If no quantity has that name.
-        """
-        if self.rows and name not in self.rows[0]:
-            raise ValueError(f"a history has no column {name!r}: use {', '.join(self.rows[0])}")
-        return [row[name] for row in self.rows]
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON; the file appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> History:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a history.
-        """
-        try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{path} is not a training history: expected the JSON that History.save writes"
-            ) from None
 
 
 def fit(
@@ -91,7 +45,10 @@ def fit(
     compile: bool = False,
     groups: list[dict[str, Any]] | None = None,
     progress: bool | None = None,
-    on_epoch: Callable[[dict[str, float | None]], None] | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    checkpoint: str | Path | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
 ) -> History:
     """Trains a classifier in place, with the whole data set in the device's memory.
 
@@ -114,76 +71,72 @@ def fit(
             each other is kept while the schedule changes them. Default: all trainable parameters.
         progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
         on_epoch: Called with each row of the history.
+        checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
+            after the step under way; then ``KeyboardInterrupt`` is raised.
+        save_every: Also write it every so many steps.
+        resume: Go on from the checkpoint, exactly: on a CPU, an interrupted run ends with the same bytes as
+            an uninterrupted one.
 
     Returns:
         The history of the run.
 
     Raises:
-        ValueError: If the data cannot train this model.
+        FileNotFoundError: If there is no checkpoint to resume from.
+        ValueError: If the data cannot train this model, or the checkpoint is of another run.
         DivergedError: If the loss is no longer finite.
     """
-    _check(model, train, val)
+    _check(model, train, val, resume=resume, checkpoint=checkpoint)
     device = runtime.pick_device(device)
     dtype = runtime.pick_precision(device, precision)
     model.to(device, memory_format=torch.channels_last)
     network = torch.compile(model) if compile else model
-    train = train.to(device)
-    val = None if val is None else val.to(device)
-
-    augment = Augment(
-        padding=recipe.padding, pad_mode=recipe.pad_mode, flip=recipe.flip, cutout=recipe.cutout
-    )
-    generator = torch.Generator().manual_seed(seed)
-    groups = recipe.parameter_groups(model) if groups is None else groups
-    optimizer = recipe.make_optimizer(groups)
-    base_lrs = [group["lr"] for group in optimizer.param_groups]
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 
     batch_size = min(recipe.batch_size, len(train))
     steps_per_epoch = len(train) // batch_size
     total = recipe.total_steps(steps_per_epoch)
+    sizes = {"train": len(train), "val": len(val or ()), "batch_size": batch_size, "steps": total}
     setup = {
         "seed": seed,
         "precision": str(dtype or torch.float32).removeprefix("torch."),
         "compile": compile,
     }
-    setup |= {
-        "train": len(train),
-        "val": 0 if val is None else len(val),
-        "batch_size": batch_size,
-        "steps": total,
-    }
-    history = History([], dataclasses.asdict(recipe), setup | runtime.describe(device))
+    history = History([], dataclasses.asdict(recipe), setup | sizes | runtime.describe(device))
 
-    started, step = time.perf_counter(), 0
-    epochs = math.ceil(total / steps_per_epoch)
+    optimizer = recipe.make_optimizer(recipe.parameter_groups(model) if groups is None else groups)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    generator = torch.Generator().manual_seed(seed)
+    identity = {} if checkpoint is None else _identity(history, model, train, val, groups)
+    run = Progress(identity, model, optimizer, scaler, generator, device, rows=history.rows)
+    if resume:
+        run.load(checkpoint)
+        history.rows = run.rows
+
+    train = train.to(device)
+    val = None if val is None else val.to(device)
+    augment = Augment(
+        padding=recipe.padding, pad_mode=recipe.pad_mode, flip=recipe.flip, cutout=recipe.cutout
+    )
     progress = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=total, unit="step", leave=False, disable=not progress) as bar:
-        for epoch in range(epochs):
+    bar = tqdm(total=total, initial=run.step, unit="step", leave=False, disable=not progress)
+    with bar, _interruption(checkpoint is not None) as interrupted:
+        while run.step < total or run.order is not None:
             model.train()
-            loss_sum = torch.zeros(
-                (), device=device
-            )  # summed on the device: reading a number would stop the GPU
-            correct = torch.zeros((), device=device)
-            seen = 0
             flips = None
             if recipe.flip == "alternating":
-                flips = alternating_flips(len(train), epoch, seed=seed).to(device)
-            for batch in _batches(len(train), batch_size, generator, device):
-                lr = recipe.lr_at(step, total)
+                flips = alternating_flips(len(train), len(run.rows), seed=seed).to(device)
+            for batch in run.batches(len(train), batch_size):
+                lr = recipe.lr_at(run.step - 1, total)
                 for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
                     group["lr"] = lr * base / recipe.lr
-                images = augment(
-                    train.images[batch],
-                    generator=generator,
-                    flip_mask=None if flips is None else flips[batch],
-                )
-                images = normalize(images).contiguous(memory_format=torch.channels_last)
-                labels = train.labels[batch]
+                mask = None if flips is None else flips[batch]
+                images = normalize(augment(train.images[batch], generator=generator, flip_mask=mask))
+                images = images.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
+                labels = train.labels[batch]  # (B,)
 
                 # The training step.
                 with runtime.autocast(device, dtype):
-                    logits = network(images)
+                    logits = network(images)  # (B, K)
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
@@ -193,41 +146,77 @@ def fit(
                 scaler.step(optimizer)
                 scaler.update()
 
-                loss_sum += loss.detach()
-                correct += (logits.detach().argmax(1) == labels).sum()
-                seen += len(batch)
-                step += 1
+                run.count(loss, logits, labels)
                 bar.update()
-                if step == total:
+                if interrupted():
+                    run.save(checkpoint)
+                    raise KeyboardInterrupt
+                if run.step == total:
                     break
+                if checkpoint is not None and save_every and run.step % save_every == 0:
+                    run.save(checkpoint)
 
-            row = {"epoch": epoch + 1, "lr": lr, "train_loss": loss_sum.item() * batch_size / seen}
-            row |= {"train_accuracy": correct.item() / seen, "val_loss": None, "val_accuracy": None}
+            row: Row = {"epoch": len(run.rows) + 1, "lr": recipe.lr_at(run.step - 1, total)}
+            row["train_loss"], row["train_accuracy"] = run.end_epoch()
             if not math.isfinite(row["train_loss"]):
                 raise DivergedError(
-                    f"the loss is {row['train_loss']} in epoch {epoch + 1} (step {step}): "
+                    f"the loss is {row['train_loss']} in epoch {row['epoch']} (step {run.step}): "
                     f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
                 )
+            row["val_loss"] = row["val_accuracy"] = None
             if val is not None:
                 row["val_loss"], row["val_accuracy"] = loss_and_accuracy(
                     model, val, normalize=normalize, dtype=dtype
                 )
-            row["seconds"] = time.perf_counter() - started
-            history.rows.append(row)
+            row["seconds"] = run.elapsed()
+            run.rows.append(row)
             bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
             if on_epoch is not None:
                 on_epoch(row)
+            if checkpoint is not None:
+                run.save(checkpoint)
     return history
 
 
-def _batches(n: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Index tensors ``(size,)`` of one shuffled epoch, without the incomplete rest."""
-    order = torch.randperm(n, generator=generator).to(device)
-    return iter(order[: n - n % size].split(size))
+def _identity(
+    history: History, model: nn.Module, train: Split, val: Split | None, groups: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """What must agree before a run may go on: recipe, seed, precision, data, network, and what is trained."""
+    return history.recipe | {
+        "seed": history.setup["seed"],
+        "precision": history.setup["precision"],
+        "training data": train.fingerprint[:12],
+        "validation data": None if val is None else val.fingerprint[:12],
+        "network": getattr(model, "config", type(model).__name__),
+        "trained parameters": [name for name, p in model.named_parameters() if p.requires_grad],
+        "groups": [[group["lr"], len(group["params"])] for group in groups or ()],
+    }
 
 
-def _check(model: nn.Module, train: Split, val: Split | None) -> None:
-    """Refuses data that would fail later, and less clearly."""
+@contextlib.contextmanager
+def _interruption(postpone: bool) -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C is only noted, so that a step is never cut in half; a second one interrupts at once."""
+    noted = threading.Event()
+    if not postpone or threading.current_thread() is not threading.main_thread():
+        yield noted.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _check(model: nn.Module, train: Split, val: Split | None, *, resume: bool, checkpoint: object) -> None:
+    """Refuses what would fail later, and less clearly."""
+    if resume and checkpoint is None:
+        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:
         raise ValueError(f"cannot train on {len(train)} image(s): batch normalisation needs at least 2")
     if val is not None and val.classes != train.classes:

@@ -28,15 +28,17 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"augment", "data", "metrics", "predictions"},
     "explain": {"blocks", "models"},
     "finetune": {"blocks", "models"},
+    "history": set(),
     "metrics": {"predictions"},
     "mirrors": set(),
     "models": {"blocks", "checkpoint"},
     "plotting": {"diagrams"},
     "predictions": set(),
+    "progress": {"history"},
     "recipes": set(),
     "runs": set(),
     "runtime": set(),
-    "train": {"augment", "checkpoint", "data", "evaluate", "recipes", "runtime"},
+    "train": {"augment", "data", "evaluate", "history", "progress", "recipes", "runtime"},
 }
 
 CODE_LINES = 280

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_tutorial import cli, data, models
@@ -77,7 +80,8 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
     )
     printed = capsys.readouterr().out
     assert "epoch   1" in printed
-    assert {path.name for path in out.iterdir()} == {"model.safetensors", "history.json"}
+    files = {"model.safetensors", "best.safetensors", "history.json", "checkpoint.pt"}
+    assert {path.name for path in out.iterdir()} == files
 
     report = tmp_path / "report.json"
     assert run("evaluate", out / "model.safetensors", "--data", photos, "--json", report) == 0
@@ -175,11 +179,41 @@ def test_unreadable_pictures_are_named_or_skipped(photos, tmp_path, capsys):
         assert run(*arguments, "--skip-unreadable") == 0
 
 
-def test_interruption_is_reported_and_saves_nothing(monkeypatch, tmp_path, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+def test_interruption_is_reported_and_the_run_can_go_on(monkeypatch, photos, tmp_path, capsys):
+    """The resumed command must end with the network of an uninterrupted one."""
+    train = ["train", "--model", "resnet8", "--data", photos, "--batch-size", 4, "--val-fraction", 0.25]
+    train += ["--epochs", 2, "--device", "cpu", "--precision", "fp32"]
+    assert run(*train, "--out", tmp_path / "whole") == 0
 
-    monkeypatch.setattr(cli, "fit", interrupted)
-    assert run("train", "--model", "resnet8", "--out", tmp_path / "out") == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert not list(tmp_path.glob("out/*"))
+    step = iter(range(100))
+    original = models.ResNet.forward
+
+    def forward(self, x):
+        if self.training and next(step) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.ResNet, "forward", forward)
+        assert run(*train, "--out", tmp_path / "cut") == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    assert run(*train, "--out", tmp_path / "cut", "--resume") == 0
+    for name in ("model.safetensors", "best.safetensors"):
+        whole, _ = models.load_model(tmp_path / "whole" / name)
+        cut, _ = models.load_model(tmp_path / "cut" / name)
+        for parameter, value in whole.state_dict().items():
+            assert torch.equal(value, cut.state_dict()[parameter]), f"{name}: {parameter}"
+    other = refusal(capsys, *train, "--out", tmp_path / "cut", "--resume", "--lr", 0.5)
+    assert "lr 0.1 there, 0.5 here" in other
+
+
+def test_the_best_network_by_validation_is_kept(photos, tmp_path):
+    """Keeping the last network under the name of the best would go unnoticed for long."""
+    out = tmp_path / "out"
+    options = ["--model", "resnet8", "--data", photos, "--batch-size", 4, "--val-fraction", 0.25, "--lr", 0.5]
+    assert run("train", *options, "--epochs", 4, "--device", "cpu", "--out", out) == 0
+    rows = json.loads((out / "history.json").read_text())["rows"]
+    best = min(rows, key=lambda row: row["val_loss"])
+    _, metadata = models.load_model(out / "best.safetensors")
+    assert (metadata["epoch"], metadata["val_loss"]) == (best["epoch"], best["val_loss"])

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from resnet_tutorial.data import Split
-from resnet_tutorial.evaluate import loss_and_accuracy
 from torch import nn
 
 from resnet_tutorial.augment import CIFAR10
+from resnet_tutorial.data import Split
+from resnet_tutorial.evaluate import loss_and_accuracy
 from resnet_tutorial.models import cifar_resnet
 from resnet_tutorial.recipes import Recipe
 from resnet_tutorial.train import DivergedError, History, fit

@@ -1,0 +1,64 @@
+"""What a training run leaves: one row an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, float | None]
+
+
+@dataclasses.dataclass
+class History:
+    """What happened in a training run, one row an epoch.
+
+    Attributes:
+        rows: Dictionaries with ``epoch`` (from 1), ``lr`` (of the epoch's last step), ``train_loss`` and
+            ``train_accuracy`` (averaged over the epoch, on augmented images, while the weights were
+            changing), ``val_loss`` and ``val_accuracy`` (``None`` without validation data) and ``seconds``
+            (since the start).
+        recipe: The recipe's fields.
+        setup: Seed, precision, sizes, and the machine.
+    """
+
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
+    setup: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def column(self, name: str) -> list[float | None]:
+        """One quantity for all epochs.
+
+        Raises:
+            ValueError: If no quantity has that name.
+        """
+        if self.rows and name not in self.rows[0]:
+            raise ValueError(f"a history has no column {name!r}: use {', '.join(self.rows[0])}")
+        return [row[name] for row in self.rows]
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON; the file appears whole or not at all."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a history.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{path} is not a training history: expected the JSON that History.save writes"
+            ) from None
