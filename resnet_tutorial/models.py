@@ -160,7 +160,7 @@ class ResNet(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Weighted layers on the main path, as papers count them: projections in shortcuts are left out."""
+        """Weighted layers on the main path, as papers count them; projections in shortcuts are left out."""
         weighted = [name for name, m in self.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         return sum("downsample" not in name for name in weighted)
 

@@ -19,7 +19,7 @@ PAD_MODES = ("zero", "reflect")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe; :data:`RECIPES` lists what differs from these defaults, and why.
+    """A training recipe; ``RECIPES`` lists what differs from these defaults, and why.
 
     Attributes:
         name: What the recipe is called in records and messages.

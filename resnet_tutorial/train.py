@@ -64,8 +64,8 @@ def fit(
         recipe: Optimiser, schedule, augmentation.
         normalize: Turns uint8 images into the floats that the network expects.
         seed: Of the order and the augmentation. The initial weights are the caller's.
-        device: As in :func:`runtime.pick_device`.
-        precision: As in :func:`runtime.pick_precision`.
+        device: As in :func:`~resnet_tutorial.runtime.pick_device`.
+        precision: As in :func:`~resnet_tutorial.runtime.pick_precision`.
         compile: Whether to compile the network; pays in long runs.
         groups: Parameter groups for the optimiser, each with its own ``lr`` (fine-tuning); their ratio to
             each other is kept while the schedule changes them. Default: all trainable parameters.
