@@ -13,9 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-# Okabe and Ito, "Color Universal Design" (2008).
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
+from .style import BLACK, BLUE, GREEN, ORANGE, VERMILLION
 
 # Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
 FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}

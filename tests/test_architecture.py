@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": set(),
     "cli": set(MODULES) - {"__main__", "cli"},
     "data": {"mirrors"},
-    "diagrams": set(),
+    "charts": {"style"},
+    "diagrams": {"style"},
     "evaluate": {"augment", "data", "metrics", "predictions"},
     "explain": {"blocks", "models"},
     "finetune": {"blocks", "models"},
@@ -32,18 +33,19 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"predictions"},
     "mirrors": set(),
     "models": {"blocks", "checkpoint"},
-    "plotting": {"diagrams"},
+    "plotting": {"charts", "diagrams", "style"},
     "predictions": set(),
     "progress": {"history"},
     "recipes": set(),
     "runs": set(),
     "runtime": set(),
+    "style": set(),
     "train": {"augment", "data", "evaluate", "history", "progress", "recipes", "runtime"},
 }
 
 CODE_LINES = 280
 # Longer for now. A number here may go down; a module that no longer needs it is struck off.
-LONGER = {"plotting": 450}
+LONGER: dict[str, int] = {}
 
 
 def parse(name: str) -> ast.Module:
@@ -111,7 +113,7 @@ def test_imports_are_seen_in_every_spelling(source):
     assert imports(ast.parse(f"def f():\n    {source}"))[0] == {"cli"}
 
 
-@pytest.mark.parametrize("name", ["plotting", "diagrams"])
+@pytest.mark.parametrize("name", ["plotting", "charts", "diagrams", "style"])
 def test_figures_need_no_torch(name):
     """Figures are drawn from plain arrays: from a record on disk, without a network in memory."""
     assert not imports(parse(name))[1] & {"torch", "torchvision"}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
-from resnet_tutorial import diagrams, plotting
+from resnet_tutorial import charts, diagrams, plotting, style
 
 CLASSES = ("cat", "dog", "frog")
 RUN = [
@@ -103,7 +103,7 @@ def test_no_text_is_cut_off_at_the_edge_of_a_figure():
                     assert frame.y0 <= box.y0 and box.y1 <= frame.y1, (name, text.get_text())
 
 
-@pytest.mark.parametrize("module", [plotting, diagrams])
+@pytest.mark.parametrize("module", [plotting, charts, diagrams, style])
 def test_plotting_needs_no_torch(module):
     """A plotting module that cannot be used, or tested, without the whole training stack."""
     imported = set()
@@ -120,7 +120,9 @@ def test_plotting_needs_no_torch(module):
         "typing",
         "matplotlib",
         "numpy",
+        ".charts",
         ".diagrams",
+        ".style",
     }
 
 
@@ -133,7 +135,7 @@ def test_figures_are_not_shown_and_belong_to_pyplot(monkeypatch):
 
 def test_palette_and_line_styles_tell_28_series_apart():
     """Ten classes of which two look the same, in colour or in print."""
-    styles = [tuple(plotting._style(i).values()) for i in range(28)]
+    styles = [tuple(style.series_style(i).values()) for i in range(28)]
     assert len(set(styles)) == 28
     assert all(a[0] != b[0] and a[1] != b[1] for a, b in pairwise(styles))
 
@@ -183,7 +185,7 @@ def test_confusion_matrix_keeps_true_classes_in_rows():
     assert [label.get_text() for label in counts.get_yticklabels()] == list(CLASSES)
     shares = plotting.confusion_matrix(matrix, CLASSES, normalize=True).axes[0]
     written = [text.get_text() for text in shares.texts]
-    assert written == ["62", "38", "0", "25", "25", "50", *[plotting.DASH] * 3]
+    assert written == ["62", "38", "0", "25", "25", "50", *[charts.DASH] * 3]
     np.testing.assert_allclose(np.ma.getdata(shares.images[0].get_array())[0], [5 / 8, 3 / 8, 0])
 
 
@@ -236,7 +238,7 @@ def test_prediction_panel_marks_right_and_wrong_by_sign_and_colour():
     titles = [axes.title.get_text() or axes._left_title.get_text() for axes in (right, wrong)]
     assert "✓" in titles[0] and "✗" in titles[1]
     colours = [to_hex(axes.patches[0].get_facecolor()) for axes in (right, wrong)]
-    assert colours == [diagrams.BLUE.lower(), diagrams.VERMILLION.lower()]
+    assert colours == [style.BLUE.lower(), style.VERMILLION.lower()]
     assert len(figure.axes[0].images) == len(figure.axes[2].images) == 1
 
 
@@ -301,7 +303,7 @@ def test_bars_have_their_lengths_labels_and_errors():
     assert [bar.get_width() for bar in axes.patches] == [91.25, 88.0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "plain"]
     assert [text.get_text() for text in axes.texts] == ["91.25 %", "88.00 %"]
-    assert to_hex(axes.patches[1].get_facecolor()) == diagrams.VERMILLION.lower()
+    assert to_hex(axes.patches[1].get_facecolor()) == style.VERMILLION.lower()
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
     low, high = axes.get_xlim()
     assert low == 0 and high > 91.75
