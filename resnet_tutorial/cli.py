@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--weights", default=SHIPPED, help=f"a weights file (default: '{SHIPPED}', the shipped network)"
     )
-    sub.add_argument("--top", type=int, default=3, help="how many classes to print (default: 3)")
+    sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
 
     sub = add("finetune", _finetune, "Adapt a trained network to your own classes.", FINETUNE_EXAMPLES)
     sub.add_argument(
@@ -271,15 +271,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     model, metadata = _load_model(arguments.weights)
     classes = metadata["classes"]
-    if not 1 <= arguments.top <= len(classes):
-        raise ValueError(f"--top must be between 1 and {len(classes)}, not {arguments.top}")
+    top = min(3, len(classes)) if arguments.top is None else arguments.top
+    if not 1 <= top <= len(classes):
+        raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
     images = torch.stack([data.load_image(path) for path in arguments.images])  # (N, 3, 32, 32)
     labels = torch.zeros(len(images), dtype=torch.int64)  # unknown, and not used
     predictions = evaluate.predict(
         model, data.Split(images, labels, tuple(classes), "photos"), normalize=_normalize(metadata)
     )
     for path, probabilities in zip(arguments.images, predictions.probabilities, strict=True):
-        best = probabilities.argsort()[::-1][: arguments.top]
+        best = probabilities.argsort()[::-1][:top]
         print(f"{path}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
 
 

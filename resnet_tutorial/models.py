@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from . import checkpoint
 from .blocks import BLOCKS, PreActBlock, conv3x3
 
-CIFAR_DEPTHS = (20, 32, 44, 56, 110)  # those of the paper; any 6n+2 can be built
+CIFAR_DEPTHS = (20, 32, 44, 56, 110)  # those of the paper, but for 1202; any 6n+2 can be built
 IMAGENET_LAYOUTS = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),

@@ -126,7 +126,7 @@ class Progress:
             getattr(self, name).load_state_dict(content[name])
         self.generator.set_state(content["generator"].cpu())
         torch.set_rng_state(content["torch_generator"].cpu())
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "cuda_generator" in content:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
         for name in ("step", "rows", "order", "used", "loss_sum", "correct", "seconds"):
             setattr(self, name, content[name])

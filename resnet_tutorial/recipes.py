@@ -33,7 +33,8 @@ class Recipe:
         weight_decay: L2 penalty, added to the gradient (decoupled from it in AdamW).
         decay_all: Whether weight decay also shrinks biases and batch-norm scales.
         schedule: One of ``SCHEDULES``; ``one-cycle`` rises from ``lr / 25`` over the warm-up and falls along
-            a cosine (Smith and Topin, 2019), the others start at ``lr`` after an optional linear warm-up.
+            a cosine (after Smith and Topin, 2019, whose fall is linear), the others start at ``lr`` after an
+            optional linear warm-up.
         milestones: For ``step``: fractions of the run at which the rate is multiplied by ``gamma``.
         gamma: For ``step``: that factor.
         warmup: Fraction of the run in which the rate rises linearly to ``lr``.
@@ -174,7 +175,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            name="quick",  # learns something from 2,000 images in about half a minute on two cores
+            name="quick",  # learns something from 2,000 images
             epochs=12,
             batch_size=50,  # small, for enough steps: 2,000 images give 40 an epoch
             schedule="one-cycle",  # few epochs need a high rate early and none at the end
@@ -189,15 +190,15 @@ RECIPES: dict[str, Recipe] = {
             milestones=(0.5, 0.75),  # 32k and 48k iterations
         ),
         Recipe(
-            name="modern",  # about an hour on two cores for a ResNet-20
+            name="modern",  # a short schedule for all of CIFAR-10
             epochs=40,
             nesterov=True,
             lr=0.2,
             weight_decay=5e-4,
-            schedule="one-cycle",  # reaches in 40 epochs what the step schedule needs many more for
+            schedule="one-cycle",  # few epochs: a high rate early, none at the end
             warmup=0.2,
             pad_mode="reflect",  # no black borders, which a test image never has
-            flip="alternating",  # every image is seen both ways in every two epochs
+            flip="alternating",  # nearly every image is seen both ways in every two epochs
         ),
     )
 }

@@ -64,8 +64,8 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | No
             name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         else:
             name = "bf16" if device.type == "cpu" and _cpu_has_native_bf16() else "fp32"
-    if name == "fp16" and device.type == "cpu":
-        raise ValueError("precision 'fp16' needs a GPU: on a CPU use 'bf16' or 'fp32'")
+    if name == "fp16" and device.type != "cuda":
+        raise ValueError("precision 'fp16' needs a CUDA GPU: elsewhere use 'bf16' or 'fp32'")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 

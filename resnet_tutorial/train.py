@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import sys
@@ -117,6 +118,9 @@ def fit(
     augment = Augment(
         padding=recipe.padding, pad_mode=recipe.pad_mode, flip=recipe.flip, cutout=recipe.cutout
     )
+    val_batch = max(
+        1, 500 * 32 * 32 // train.images[0, 0].numel()
+    )  # large pictures need the memory of small ones
     progress = sys.stderr.isatty() if progress is None else progress
     bar = tqdm(total=total, initial=run.step, unit="step", leave=False, disable=not progress)
     with bar, _interruption(checkpoint is not None) as interrupted:
@@ -125,7 +129,7 @@ def fit(
             flips = None
             if recipe.flip == "alternating":
                 flips = alternating_flips(len(train), len(run.rows), seed=seed).to(device)
-            for batch in run.batches(len(train), batch_size):
+            for batch in itertools.islice(run.batches(len(train), batch_size), total - run.step):
                 lr = recipe.lr_at(run.step - 1, total)
                 for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
                     group["lr"] = lr * base / recipe.lr
@@ -151,8 +155,6 @@ def fit(
                 if interrupted():
                     run.save(checkpoint)
                     raise KeyboardInterrupt
-                if run.step == total:
-                    break
                 if checkpoint is not None and save_every and run.step % save_every == 0:
                     run.save(checkpoint)
 
@@ -166,7 +168,7 @@ def fit(
             row["val_loss"] = row["val_accuracy"] = None
             if val is not None:
                 row["val_loss"], row["val_accuracy"] = loss_and_accuracy(
-                    model, val, normalize=normalize, dtype=dtype
+                    model, val, normalize=normalize, dtype=dtype, batch_size=val_batch
                 )
             row["seconds"] = run.elapsed()
             run.rows.append(row)

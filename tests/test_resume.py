@@ -76,6 +76,17 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_bytes(tmp_path, ste
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_ctrl_c_in_the_last_step_of_a_run_counted_in_steps(tmp_path):
+    """13 steps end inside an epoch of five: the resumed run must not train to the end of that epoch."""
+    counted = RECIPE.but(steps=13)
+    expected, history = run(recipe=counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c.pt", recipe=counted, stop_after=13)
+    weights, resumed = run(tmp_path / "c.pt", recipe=counted, resume=True)
+    assert weights == expected
+    assert without_seconds(resumed) == without_seconds(history)
+
+
 def test_writing_checkpoints_does_not_change_the_run(tmp_path):
     assert run(tmp_path / "checkpoint.pt", save_every=2)[0] == run()[0]
 
