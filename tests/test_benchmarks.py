@@ -411,7 +411,7 @@ def test_a_row_of_another_length_is_refused():
         (
             "time_to_accuracy",
             ["--quick", "--device", "cpu", "--precision", "fp16"],
-            "precision 'fp16' needs a GPU",
+            "precision 'fp16' needs a CUDA GPU",
         ),
         ("time_to_accuracy", ["--quick", "--val-fraction", "0.0001"], "leaves images in both parts"),
     ],
