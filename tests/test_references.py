@@ -1,4 +1,4 @@
-"""The bibliography: a wrong year, a lost author or a dead link leads the reader to no work, or another one."""
+"""The bibliography: a wrong year, a lost author or a dead link leads readers to no work, or another one."""
 
 from __future__ import annotations
 
