@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from .files import atomic
+
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
 PICKLED = (".pt", ".pth")
 
@@ -20,7 +21,6 @@ PICKLED = (".pt", ".pth")
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write weights and their metadata to a ``.safetensors`` file.
 
-    The bytes go to a temporary file beside the target, which takes its name only once they are on disk.
     Whatever interrupts the writing, an older file stays as it was. Missing directories are created.
 
     Args:
@@ -32,13 +32,12 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
         The path written.
 
     Raises:
-        ValueError: if the path cannot be a weights file, an entry is no tensor, or the metadata is not JSON.
+        ValueError: if the path cannot be a weights file or be written, an entry is no tensor, or the metadata
+            is not JSON.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are saved as .safetensors, not as {path.name!r}: give a name that ends so")
-    if path.is_dir():
-        raise ValueError(f"cannot write weights to {path}: it is a directory; give a file name")
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"cannot save {name!r}: expected a tensor, got {type(value).__name__}")
@@ -52,19 +51,8 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
         for name, value in state_dict.items()
     }
     content = to_safetensors(tensors, metadata={METADATA_KEY: note})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"cannot write {path}: {path.parent} is not a directory") from None
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same directory: a rename, never a copy
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path, parents=True) as file:
+        file.write(content)
     return path
 
 

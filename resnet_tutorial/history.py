@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from .files import atomic
 
 Row = dict[str, float | None]
 
@@ -39,14 +42,23 @@ class History:
         return [row[name] for row in self.rows]
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON; the file appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Writes JSON; the file appears whole or not at all.
+
+        Raises:
+            ValueError: If it cannot be written there.
+        """
+        text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        with atomic(path) as file:
+            file.write(text.encode())
+
+    def save_csv(self, path: str | Path) -> None:
+        """Writes the rows as CSV, for a spreadsheet; the file appears whole or not at all."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with atomic(path) as file:
+            file.write(text.getvalue().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> History:

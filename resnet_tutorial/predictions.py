@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .files import atomic
 
 
 def frozen(values: Any, dtype: Any = None) -> NDArray[Any]:
@@ -89,19 +89,14 @@ class Predictions:
         return frozen(self.predicted == self.labels)
 
     def save(self, path: str | Path) -> Path:
-        """Write a compressed ``.npz`` in one step: the file is complete or not there. Returns the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(
-                    file, logits=self.logits, labels=self.labels, classes=np.array(self.classes)
-                )
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        return path
+        """Write a compressed ``.npz`` in one step: the file is complete or not there. Returns the path.
+
+        Raises:
+            ValueError: it cannot be written there.
+        """
+        with atomic(path, parents=True) as file:
+            np.savez_compressed(file, logits=self.logits, labels=self.labels, classes=np.array(self.classes))
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:

@@ -1,0 +1,175 @@
+"""Files that are complete or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_tutorial import files
+from resnet_tutorial.files import atomic, remove_stale
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
+
+
+def write(path, content: bytes = b"new", **options) -> None:
+    with atomic(path, **options) as file:
+        file.write(content)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_bytes(b"old")
+    return path
+
+
+def test_the_content_arrives_under_the_name_only_at_the_end(path):
+    """A reader that opens the file while it is being written sees half of it."""
+    with atomic(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        hidden = [name for name in os.listdir(path.parent) if name != path.name]
+        assert len(hidden) == 1 and hidden[0].startswith(".") and str(os.getpid()) in hidden[0]
+    assert path.read_bytes() == b"new" and os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), MemoryError(), RuntimeError("loop"), KeyError("x")])
+def test_whatever_ends_the_writing_the_old_file_survives_alone(path, failure):
+    """A crash that destroys the previous file, litters the folder, or comes out as another error."""
+    with pytest.raises(type(failure)) as caught, atomic(path) as file:
+        file.write(b"half")
+        raise failure
+    assert caught.value is failure
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_disk_is_one_line_and_the_old_file_survives(path, monkeypatch, step):
+    """A traceback, or a file that has its name before it is on the disk."""
+
+    def fail(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(ValueError, match=r"^cannot write .*results\.json: Input/output error$"):
+        write(path)
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("writer", ["write", "numpy", "torch"])
+def test_a_full_disk_is_one_line_whoever_writes(path, writer):
+    """torch.save tells of a full disk by a RuntimeError about positions in a file."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    content = np.random.default_rng(0).bytes(200_000)
+    writers = {
+        "write": lambda file: file.write(content),
+        "numpy": lambda file: np.savez(file, content=np.frombuffer(content, np.uint8)),
+        "torch": lambda file: torch.save({"content": torch.zeros(50_000)}, file),
+    }
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with (
+            pytest.raises(ValueError, match=r"^cannot write .*results\.json: File too large$"),
+            atomic(path) as file,
+        ):
+            writers[writer](file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == [path.name]
+
+
+def test_directories_are_made_only_when_asked(tmp_path):
+    """A run lost at its end to a missing folder, or a misspelt path silently made."""
+    path = tmp_path / "new" / "deep" / "file"
+    with pytest.raises(ValueError, match=r"^cannot write .*file: .*deep is not a directory$"):
+        write(path)
+    assert os.listdir(tmp_path) == []
+    write(path, parents=True)
+    assert path.read_bytes() == b"new" and os.listdir(path.parent) == ["file"]
+
+
+@posix
+def test_a_target_that_is_no_file_is_refused_and_stays(path):
+    """A directory or a device replaced; a file on the way to the target; each a traceback."""
+    fifo = path.parent / "fifo"
+    os.mkfifo(fifo)
+    for target, reason in (
+        (path.parent, "it is a directory"),
+        (fifo, "it is a device or a pipe"),
+        (path / "below", r"results\.json is not a directory"),
+        (path / "far" / "below", "is not a directory"),
+    ):
+        with pytest.raises(ValueError, match=reason) as caught:
+            write(target, parents=True)
+        assert "\n" not in str(caught.value)
+    assert sorted(os.listdir(path.parent)) == ["fifo", "results.json"]
+    assert stat.S_ISFIFO(fifo.stat().st_mode) and path.read_bytes() == b"old"
+
+
+@posix
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write everywhere")
+def test_a_protected_directory_is_one_line(path):
+    """A traceback for a folder that belongs to somebody else."""
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(ValueError, match=r"^cannot write .*results\.json: Permission denied$"):
+            write(path)
+    finally:
+        path.parent.chmod(0o700)
+    assert path.read_bytes() == b"old"
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    """A temporary file's 0600 that a colleague cannot read."""
+    write(tmp_path / "ours")
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "plain")}
+    assert len(modes) == 1
+
+
+def aged(path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@posix
+def test_what_a_killed_process_left_goes_with_the_next_write_a_day_later(tmp_path):
+    """A job killed again and again that fills the disk with partial checkpoints."""
+    path = tmp_path / "run [1].pt"  # brackets mean something in a glob pattern
+    code = f"""
+import os, signal
+from resnet_tutorial.files import atomic
+with atomic({str(path)!r}) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    write(path)
+    assert sorted(os.listdir(tmp_path)) == [left, path.name]  # another process may be at work on it
+    aged(tmp_path / left, files.STALE + 60)
+    write(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_only_what_matches_and_lies_idle_is_removed(tmp_path):
+    """A download under way in another process deleted because its directory is old."""
+    for name in (".partial-old", ".partial-busy", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "archive").write_bytes(b"x")
+        aged(tmp_path / name / "archive", 0 if name == ".partial-busy" else 1000)
+        aged(tmp_path / name, 1000)
+    remove_stale(tmp_path, ".partial-*", age=500)
+    assert sorted(os.listdir(tmp_path)) == [".partial-busy", "other"]
+    remove_stale(tmp_path / "absent", "*")
