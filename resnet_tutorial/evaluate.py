@@ -117,6 +117,7 @@ def loss_and_accuracy(
     normalize: Normalize = CIFAR10,
     batch_size: int = 500,
     device: torch.device | str | None = None,
+    flip: bool = False,
     dtype: torch.dtype | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy in nats, and accuracy in 0..1; what a training loop watches. See `predict`.
@@ -124,7 +125,7 @@ def loss_and_accuracy(
     A diverged network gives a loss of NaN here, not an error, so that the loop can report it.
     """
     logits = _compute_logits(
-        model, split, normalize=normalize, batch_size=batch_size, device=device, flip=False, dtype=dtype
+        model, split, normalize=normalize, batch_size=batch_size, device=device, flip=flip, dtype=dtype
     )
     labels = split.labels.cpu()
     accuracy = (logits.argmax(1) == labels).double().mean()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from . import distributed
+from .files import atomic
 from .history import Row
+
+PLAIN = ("identity", "step", "rows", "used", "seen", "seconds")
+TENSORS = ("order", "sums", "failed")
 
 
 @dataclass
@@ -25,12 +32,15 @@ class Progress:
         optimizer: With its momentum.
         scaler: Of float16 training; does nothing in other precisions.
         generator: Source of the shuffling and the augmentation.
+        average: The moving average of the weights, if there is one.
         step: Optimiser steps done.
         rows: Finished epochs.
         order: The shuffled indices of the epoch under way, ``None`` between epochs.
         used: How many of them were used.
-        loss_sum: Sum of the epoch's losses, on the device: reading a number would make a GPU wait.
-        correct: Images of the epoch classified correctly, likewise.
+        seen: How many of them this process used: fewer, if several processes share a batch.
+        sums: Sums over the images of the epoch, ``(3,)``: loss, correct ones, norm of the gradient; on the
+            device, since reading a number would make a GPU wait.
+        failed: The first step whose loss was not finite, 0 if there is none; likewise.
         seconds: Time spent before the present process.
     """
 
@@ -40,12 +50,14 @@ class Progress:
     scaler: torch.amp.GradScaler
     generator: torch.Generator
     device: torch.device
+    average: AveragedModel | None = None
     step: int = 0
     rows: list[Row] = field(default_factory=list)
     order: Tensor | None = None
     used: int = 0
-    loss_sum: Tensor | None = None
-    correct: Tensor | None = None
+    seen: int = 0
+    sums: Tensor | None = None
+    failed: Tensor | None = None
     seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -60,24 +72,50 @@ class Progress:
         """
         if self.order is None:
             self.order = torch.randperm(n, generator=self.generator)[: n - n % size].to(self.device)
-            self.used = 0
-            self.loss_sum = torch.zeros((), device=self.device)
-            self.correct = torch.zeros((), device=self.device)
+            self.used = self.seen = 0
+            self.sums = torch.zeros(3, device=self.device)
+            self.failed = torch.zeros((), device=self.device)
         while self.used < len(self.order):
             batch = self.order[self.used : self.used + size]
             self.used += size
             self.step += 1
             yield batch
 
-    def count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds a step to the epoch's averages."""
-        self.loss_sum += loss.detach() * len(labels)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+    def count(self, loss: Tensor, logits: Tensor, labels: Tensor, grad_norm: Tensor) -> None:
+        """Adds a step to the epoch's averages, and to the moving average of the weights."""
+        with torch.no_grad():
+            correct = (logits.argmax(1) == labels).sum()
+            self.sums += torch.stack([loss * len(labels), correct, grad_norm * len(labels)])
+            self.seen += len(labels)
+            bad = ~torch.isfinite(loss) & (self.failed == 0)
+            self.failed += self.step * bad
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
-    def end_epoch(self) -> tuple[float, float]:
-        """The epoch's mean loss and accuracy; the next epoch will shuffle anew."""
+    def end_epoch(self) -> dict[str, float]:
+        """The epoch's means over the images of all processes; the next epoch will shuffle anew."""
         self.order = None
-        return self.loss_sum.item() / self.used, self.correct.item() / self.used
+        names = ("train_loss", "train_accuracy", "grad_norm")
+        *sums, images = distributed.total(torch.cat([self.sums, self.sums.new_tensor([self.seen])])).tolist()
+        return {name: value / images for name, value in zip(names, sums, strict=True)}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights, if there are any; afterwards its own again."""
+        if self.average is None:
+            yield
+            return
+        own = copy.deepcopy(self.model.state_dict())
+        self.keep_average()
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def keep_average(self) -> None:
+        """Gives the model the averaged weights, if there are any, for good."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
 
     def save(self, path: str | Path) -> None:
         """Writes the checkpoint; the file appears whole or not at all, and an older one stays until then.
@@ -85,24 +123,15 @@ class Progress:
         Raises:
             ValueError: If it cannot be written there.
         """
-        path = Path(path)
-        content = {name: getattr(self, name) for name in ("identity", "step", "rows", "order", "used")}
-        content |= {"loss_sum": self.loss_sum, "correct": self.correct, "seconds": self.elapsed()}
-        content |= {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+        content = {name: getattr(self, name) for name in (*PLAIN, *TENSORS)}
+        content |= {name: getattr(self, name).state_dict() for name in self._parts()}
         content |= {"generator": self.generator.get_state(), "torch_generator": torch.get_rng_state()}
+        content["seconds"] = self.elapsed()
         if self.device.type == "cuda":
             content["cuda_generator"] = torch.cuda.get_rng_state(self.device)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with open(partial, "wb") as file:
+        if distributed.rank() == 0:
+            with atomic(path) as file:
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            raise ValueError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load(self, path: str | Path) -> None:
         """Goes on from a checkpoint of the same run.
@@ -122,15 +151,19 @@ class Progress:
             raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from None
         if differences := _differences(theirs, self.identity):
             raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
-        for name in ("model", "optimizer", "scaler"):
+        for name in self._parts():
             getattr(self, name).load_state_dict(content[name])
         self.generator.set_state(content["generator"].cpu())
         torch.set_rng_state(content["torch_generator"].cpu())
         if self.device.type == "cuda" and "cuda_generator" in content:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
-        for name in ("step", "rows", "order", "used", "loss_sum", "correct", "seconds"):
+        for name in (*PLAIN, *TENSORS):
             setattr(self, name, content[name])
         self.started = time.perf_counter()
+
+    def _parts(self) -> tuple[str, ...]:
+        parts = ("model", "optimizer", "scaler")
+        return parts if self.average is None else (*parts, "average")
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

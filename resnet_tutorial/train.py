@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from . import runtime
-from .augment import CIFAR10, Augment, Normalize, alternating_flips
+from . import distributed, runtime
+from .augment import CIFAR10, Normalize
 from .data import Split
 from .evaluate import loss_and_accuracy
 from .history import History, Row
+from .pipeline import Pipeline
 from .progress import Progress
 from .recipes import Recipe
 
@@ -53,9 +54,15 @@ def fit(
 ) -> History:
     """Trains a classifier in place, with the whole data set in the device's memory.
 
+    The five lines under "The training step" are those of any textbook. What makes the loop fast is around
+    them: nothing is read from the device during an epoch, and no image is handled alone.
+
     The order of the images and their augmentation come from a generator of this run's own, so that the same
     seed gives the same run, whatever else draws random numbers. An epoch's last, incomplete batch is dropped:
     another shuffle brings its images back in the next epoch.
+
+    Under ``torchrun`` (see :mod:`~resnet_tutorial.distributed`) the processes share each batch, so that
+    ``recipe.batch_size`` is that of all together and the learning rate stays what it is.
 
     Args:
         model: Maps ``(N, C, H, W)`` floats to ``(N, K)`` logits. It is moved to the device and left there, in
@@ -67,11 +74,12 @@ def fit(
         seed: Of the order and the augmentation. The initial weights are the caller's.
         device: As in :func:`~resnet_tutorial.runtime.pick_device`.
         precision: As in :func:`~resnet_tutorial.runtime.pick_precision`.
-        compile: Whether to compile the network; pays in long runs.
+        compile: Whether to compile the network, on a GPU with CUDA graphs; pays in long runs.
         groups: Parameter groups for the optimiser, each with its own ``lr`` (fine-tuning); their ratio to
             each other is kept while the schedule changes them. Default: all trainable parameters.
         progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
-        on_epoch: Called with each row of the history.
+        on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
+            the model has the averaged ones at that time.
         checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
             after the step under way; then ``KeyboardInterrupt`` is raised.
         save_every: Also write it every so many steps.
@@ -86,98 +94,127 @@ def fit(
         ValueError: If the data cannot train this model, or the checkpoint is of another run.
         DivergedError: If the loss is no longer finite.
     """
-    _check(model, train, val, resume=resume, checkpoint=checkpoint)
-    device = runtime.pick_device(device)
+    _check(model, train, val, recipe, resume=resume, checkpoint=checkpoint)
+    device = runtime.pick_device(device or distributed.local_device())
     dtype = runtime.pick_precision(device, precision)
     model.to(device, memory_format=torch.channels_last)
-    network = torch.compile(model) if compile else model
+    network = distributed.parallel(model)
+    if compile:
+        network = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else None)
 
     batch_size = min(recipe.batch_size, len(train))
     steps_per_epoch = len(train) // batch_size
     total = recipe.total_steps(steps_per_epoch)
-    sizes = {"train": len(train), "val": len(val or ()), "batch_size": batch_size, "steps": total}
     setup = {
         "seed": seed,
         "precision": str(dtype or torch.float32).removeprefix("torch."),
         "compile": compile,
+        "processes": distributed.size(),
+        **{"train": len(train), "val": len(val or ()), "batch_size": batch_size, "steps": total},
     }
-    history = History([], dataclasses.asdict(recipe), setup | sizes | runtime.describe(device))
+    history = History([], dataclasses.asdict(recipe), setup | runtime.describe(device))
 
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1]
     optimizer = recipe.make_optimizer(recipe.parameter_groups(model) if groups is None else groups)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     generator = torch.Generator().manual_seed(seed)
+    average = None
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     identity = {} if checkpoint is None else _identity(history, model, train, val, groups)
-    run = Progress(identity, model, optimizer, scaler, generator, device, rows=history.rows)
+    run = Progress(identity, model, optimizer, scaler, generator, device, average, rows=history.rows)
     if resume:
         run.load(checkpoint)
         history.rows = run.rows
 
-    train = train.to(device)
+    load = Pipeline(train.to(device), recipe.augment(), normalize, generator, seed)
     val = None if val is None else val.to(device)
-    augment = Augment(
-        padding=recipe.padding, pad_mode=recipe.pad_mode, flip=recipe.flip, cutout=recipe.cutout
-    )
-    val_batch = max(
-        1, 500 * 32 * 32 // train.images[0, 0].numel()
-    )  # large pictures need the memory of small ones
-    progress = sys.stderr.isatty() if progress is None else progress
-    bar = tqdm(total=total, initial=run.step, unit="step", leave=False, disable=not progress)
+    mine = distributed.share(batch_size)
+    bar = _progress_bar(total, run.step, progress)
     with bar, _interruption(checkpoint is not None) as interrupted:
-        while run.step < total or run.order is not None:
+        while run.order is not None or (run.step < total and not _stalled(run.rows, recipe.patience)):
             model.train()
-            flips = None
-            if recipe.flip == "alternating":
-                flips = alternating_flips(len(train), len(run.rows), seed=seed).to(device)
+            load.start_epoch(len(run.rows))
             for batch in itertools.islice(run.batches(len(train), batch_size), total - run.step):
                 lr = recipe.lr_at(run.step - 1, total)
                 for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
                     group["lr"] = lr * base / recipe.lr
-                mask = None if flips is None else flips[batch]
-                images = normalize(augment(train.images[batch], generator=generator, flip_mask=mask))
-                images = images.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
-                labels = train.labels[batch]  # (B,)
+                images, labels = (part[mine] for part in load(batch))  # (B, C, H, W), (B,)
 
                 # The training step.
+                optimizer.zero_grad(set_to_none=True)
                 with runtime.autocast(device, dtype):
                     logits = network(images)  # (B, K)
                 loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                if recipe.grad_clip is not None:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
+                penalty = recipe.l1 * sum(p.abs().sum() for p in decayed) if recipe.l1 else 0.0
+                scaler.scale(loss + penalty).backward()
+                scaler.unscale_(optimizer)
+                grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.grad_clip or math.inf)
                 scaler.step(optimizer)
                 scaler.update()
 
-                run.count(loss, logits, labels)
+                run.count(loss, logits, labels, grad_norm)
                 bar.update()
-                if interrupted():
-                    run.save(checkpoint)
-                    raise KeyboardInterrupt
-                if checkpoint is not None and save_every and run.step % save_every == 0:
-                    run.save(checkpoint)
+                if checkpoint is not None:
+                    if distributed.anywhere(interrupted()):
+                        run.save(checkpoint)
+                        raise KeyboardInterrupt
+                    if save_every and run.step % save_every == 0:
+                        run.save(checkpoint)
 
             row: Row = {"epoch": len(run.rows) + 1, "lr": recipe.lr_at(run.step - 1, total)}
-            row["train_loss"], row["train_accuracy"] = run.end_epoch()
+            row |= run.end_epoch()
             if not math.isfinite(row["train_loss"]):
                 raise DivergedError(
-                    f"the loss is {row['train_loss']} in epoch {row['epoch']} (step {run.step}): "
+                    f"the loss is {row['train_loss']} since step {int(run.failed)} (epoch {row['epoch']}): "
                     f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
                 )
-            row["val_loss"] = row["val_accuracy"] = None
-            if val is not None:
-                row["val_loss"], row["val_accuracy"] = loss_and_accuracy(
-                    model, val, normalize=normalize, dtype=dtype, batch_size=val_batch
-                )
-            row["seconds"] = run.elapsed()
-            run.rows.append(row)
-            bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
-            if on_epoch is not None:
-                on_epoch(row)
+            with run.averaged():
+                row |= _validate(model, val, normalize=normalize, dtype=dtype, flip=recipe.test_flip)
+                row["seconds"] = run.elapsed()
+                run.rows.append(row)
+                bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
+                if on_epoch is not None and distributed.rank() == 0:
+                    on_epoch(row)
             if checkpoint is not None:
                 run.save(checkpoint)
+    run.keep_average()
     return history
+
+
+def _validate(
+    model: nn.Module, val: Split | None, *, normalize: Normalize, dtype: torch.dtype | None, flip: bool
+) -> Row:
+    """Loss and accuracy on the validation images, which the processes share."""
+    if val is None:
+        return {"val_loss": None, "val_accuracy": None}
+    part = val if distributed.size() == 1 else val.subset(range(len(val))[distributed.share(len(val))])
+    batch_size = max(1, 500 * 32 * 32 // val.images[0, 0].numel())  # large pictures in small batches
+    means = loss_and_accuracy(model, part, normalize=normalize, batch_size=batch_size, dtype=dtype, flip=flip)
+    loss, accuracy = (distributed.total(torch.tensor(means) * len(part)) / len(val)).tolist()
+    return {"val_loss": loss, "val_accuracy": accuracy}
+
+
+def _stalled(rows: list[Row], patience: int | None) -> bool:
+    """Whether the best validation loss is ``patience`` epochs old."""
+    if patience is None or not rows:
+        return False
+    best = min(rows, key=lambda row: row["val_loss"])
+    return len(rows) - best["epoch"] >= patience
+
+
+def _progress_bar(total: int, done: int, show: bool | None) -> Any:
+    """A bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
+    show = sys.stderr.isatty() if show is None else show
+    if show and distributed.rank() == 0:
+        from tqdm.auto import tqdm  # looks for a notebook's widgets, and warns where there are none
+    else:
+        from tqdm import tqdm
+
+        show = False
+    return tqdm(total=total, initial=done, unit="step", leave=False, disable=not show)
 
 
 def _identity(
@@ -215,8 +252,16 @@ def _interruption(postpone: bool) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _check(model: nn.Module, train: Split, val: Split | None, *, resume: bool, checkpoint: object) -> None:
+def _check(
+    model: nn.Module, train: Split, val: Split | None, recipe: Recipe, *, resume: bool, checkpoint: object
+) -> None:
     """Refuses what would fail later, and less clearly."""
+    if recipe.patience is not None and val is None:
+        raise ValueError("early stopping (patience) needs validation images: hold some out")
+    if recipe.batch_size % distributed.size():
+        raise ValueError(
+            f"a batch of {recipe.batch_size} cannot be shared equally by {distributed.size()} processes"
+        )
     if resume and checkpoint is None:
         raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:

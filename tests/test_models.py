@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_tutorial import checkpoint, models
+from resnet_tutorial import checkpoint, models, weights
 from resnet_tutorial.blocks import BasicBlock
 from resnet_tutorial.models import ResNet, cifar_resnet, count_multiply_adds, count_parameters, create
 
@@ -382,7 +382,7 @@ def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
     model = create("resnet8")
     path = tmp_path / "r.safetensors"
     models.save_model(path, model, classes=[str(k) for k in range(10)], normalize=NORMALIZE)
-    monkeypatch.setattr(models, "ASSETS", tmp_path)
+    monkeypatch.setattr(weights, "ASSETS", tmp_path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(models, "SHIPPED_WEIGHTS", {("resnet8", "tiny"): (path.name, digest)})
     assert torch.equal(create("resnet8", weights="tiny").fc.weight, model.fc.weight)

@@ -156,7 +156,7 @@ def test_missing_and_damaged_checkpoints_are_refused(tmp_path):
 
 
 def test_an_unwritable_checkpoint_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="cannot write the checkpoint"):
+    with pytest.raises(ValueError, match="cannot write .*is not a directory"):
         run(tmp_path / "absent" / "checkpoint.pt")
 
 

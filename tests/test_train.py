@@ -171,7 +171,7 @@ def test_group_rates_keep_their_ratio():
 
 def test_divergence_stops_with_advice():
     """Training on with NaN weights wastes hours and saves a useless file."""
-    with pytest.raises(DivergedError, match=r"epoch 1 .*try a learning rate below") as error:
+    with pytest.raises(DivergedError, match=r"since step 2 \(epoch 1\): try a learning rate below") as error:
         train(small(), coloured(), None, recipe(lr=1e30, epochs=3))
     assert "\n" not in str(error.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from resnet_tutorial import data, evaluate, models
+from resnet_tutorial import data, evaluate, models, weights
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("cifar10", 0.75), ("animals", 0.70)])
@@ -34,6 +34,6 @@ def test_a_changed_file_is_refused(monkeypatch, tmp_path):
     content = bytearray(original.read_bytes())
     content[-1] ^= 1
     (tmp_path / original.name).write_bytes(content)
-    monkeypatch.setattr(models, "ASSETS", tmp_path)
+    monkeypatch.setattr(weights, "ASSETS", tmp_path)
     with pytest.raises(ValueError, match="not the file that was shipped"):
         models.resnet20(weights="cifar10")

@@ -1,0 +1,95 @@
+"""Training with several processes, on one machine or on many, started by ``torchrun``.
+
+Every process holds all data and draws the same random numbers; of each batch it computes its own share. The
+gradients are averaged (``DistributedDataParallel``), so that all processes take the same step. In a single
+process everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = datetime.timedelta(minutes=5)  # a process that is silent for so long counts as lost
+
+
+class WorkerLostError(RuntimeError):
+    """Another process of the job is gone."""
+
+
+def rank() -> int:
+    """The number of this process, from 0; process 0 writes files and prints."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_device() -> str | None:
+    """The GPU of this process among those of its machine; ``None`` in a single process or without GPUs."""
+    if size() == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Inside, this process works together with the others that ``torchrun`` started.
+
+    GPUs talk through NCCL, CPUs through Gloo.
+
+    Raises:
+        WorkerLostError: If another process died; ``torchrun`` then ends the job.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield
+        return
+    gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("Connection", "closed", "Timed out", "NCCL", "peer")):
+            raise
+        raise WorkerLostError(
+            f"process {rank()} lost contact with another process of this job, which probably died: "
+            "start the same command again with --resume"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model, with gradients averaged over the processes.
+
+    The weights of process 0 are given to all. Batch normalisation uses the statistics of each process's own
+    share of the batch, and the running statistics of process 0.
+    """
+    return model if size() == 1 else nn.parallel.DistributedDataParallel(model)
+
+
+def share(n: int) -> slice:
+    """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal."""
+    return slice(rank(), n, size())
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is set in any process; all must ask at the same step."""
+    if size() == 1:
+        return flag
+    return bool(total(torch.tensor(int(flag))))

@@ -1,0 +1,44 @@
+"""From indices to batches: the input pipeline, with all images as uint8 on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .augment import Augment, Normalize, alternating_flips
+from .data import Split
+
+
+@dataclass
+class Pipeline:
+    """Looks images up, augments and normalises them, a whole batch at a time.
+
+    Attributes:
+        split: The images, on the device where they are needed.
+        augment: Applied to the uint8 images.
+        normalize: Turns them into floats.
+        generator: Source of the augmentation.
+        seed: Of the alternating flips.
+    """
+
+    split: Split
+    augment: Augment
+    normalize: Normalize
+    generator: torch.Generator
+    seed: int = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before the batches of an epoch, counted from 0."""
+        self.flips = None
+        if self.augment.flip == "alternating":
+            flips = alternating_flips(len(self.split), epoch, seed=self.seed)
+            self.flips = flips.to(self.split.images.device)
+
+    def __call__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch of these images: float32 ``(B, C, H, W)``, channels-last, and labels ``(B,)``."""
+        flips = None if self.flips is None else self.flips[indices]
+        images = self.augment(self.split.images[indices], generator=self.generator, flip_mask=flips)
+        images = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        return images, self.split.labels[indices]
