@@ -1,0 +1,127 @@
+"""Chapter 7: every check that it teaches refuses the broken variant and accepts the right one.
+
+The cells are executed as they stand in the notebook, each pitfall alone with the imports and the helpers, so
+that a cell which needs another one's variables fails here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+BOOK = Path(__file__).parent.parent / "book"
+CELLS = json.loads((BOOK / "07_pitfalls.ipynb").read_text(encoding="utf-8"))["cells"]
+TEXT = "\n".join("".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "markdown")
+NUMBERS = sorted(
+    int(tag.removeprefix("pitfall-"))
+    for cell in CELLS
+    for tag in cell["metadata"].get("tags", [])
+    if tag.startswith("pitfall-")
+)
+# Broken variants that stop with an error. All others run, and the check has to say False.
+ERRORS = {
+    1: [RuntimeError],
+    5: [RuntimeError],
+    11: [TypeError, AttributeError],
+    33: [AttributeError, UserWarning, TypeError, NameError],
+}
+
+
+def code(tag: str) -> str:
+    """The source of the cells that have a tag."""
+    found = ["".join(cell["source"]) for cell in CELLS if tag in cell["metadata"].get("tags", [])]
+    assert found, f"no cell is tagged {tag}"
+    return "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def common() -> dict:
+    """What all pitfalls may use: imports, the sample, the helpers."""
+    namespace: dict = {}
+    with plt.style.context("default"), contextlib.redirect_stdout(io.StringIO()):
+        exec(code("imports"), namespace)
+        exec(code("helpers"), namespace)
+    return namespace
+
+
+def run(number: int, common: dict) -> tuple[object, object, list, str]:
+    """Execute the cells of a pitfall: its check, the right variant, the broken ones, and what it prints."""
+    given: list[tuple] = []
+
+    def verdict(check, *, right, broken):
+        given.append((check, right, broken if isinstance(broken, list) else [broken]))
+
+    namespace, printed = common | {"verdict": verdict}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code(f"pitfall-{number:02}"), namespace)
+    assert len(given) == 1, "a pitfall has one check"
+    check, right, broken = given[0]
+    assert check is namespace[f"check_{number:02}"]
+    return check, right, broken, printed.getvalue()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_check_tells_the_variants_apart(number, common):
+    """A check that passes on the broken variant teaches readers to trust a test that cannot fail."""
+    check, right, broken, _ = run(number, common)
+    assert check(right)
+    errors = ERRORS.get(number, [None] * len(broken))
+    for variant, error in zip(broken, errors, strict=True):
+        if error is None:
+            assert not check(variant)
+        else:
+            with pytest.raises(error):
+                check(variant)
+
+
+def test_the_chapter_stops_where_a_check_cannot_tell(common):
+    """`verdict` is what makes the built page fail; it must refuse a check that is blind or too strict."""
+    verdict = common["verdict"]
+    for check in (lambda variant: True, lambda variant: False):
+        with pytest.raises(AssertionError), contextlib.redirect_stdout(io.StringIO()):
+            verdict(check, right=1, broken=0)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        verdict(lambda variant: 1 / variant == 1, right=1, broken=[0, 2])
+    assert "ZeroDivisionError: division by zero" in said.getvalue()
+
+
+def test_every_pitfall_has_its_parts():
+    """A pitfall without a cell, a fix or a test is a complaint, not a lesson."""
+    headings = re.findall(r"^### Pitfall (\d+): \S.*$", TEXT, flags=re.MULTILINE)
+    assert [int(number) for number in headings] == sorted(set(NUMBERS)) == list(range(1, len(headings) + 1))
+    assert len(headings) >= 22
+    assert max(Counter(NUMBERS).values()) == 1, "one cell a pitfall"
+    assert TEXT.count("**Fix.** ") == TEXT.count("**Test.** ") == len(headings)
+
+
+def test_the_checklist_has_every_pitfall():
+    """What readers take away must not leave one out."""
+    table = TEXT.split("| ask | test | pitfall |")[1].split("\n\n")[0]
+    rows = [row.split("|")[-2] for row in table.splitlines() if row.startswith("|")]
+    listed = [int(number) for row in rows for number in re.findall(r"\d+", row)]
+    assert sorted(listed) == list(range(1, max(NUMBERS) + 1))
+
+
+def test_the_references_of_the_pitfall_are_those_of_the_bibliography(common):
+    """The chapter that corrects references must not have its own wrong."""
+    namespace = dict(common)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code("pitfall-36"), namespace)
+    bibliography = (BOOK / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{[^,]+,\n(.*?)^\}", bibliography, flags=re.MULTILINE | re.DOTALL)
+    records = {}
+    for entry in entries:
+        fields = dict(re.findall(r"^  (\w+) = \{(.+)\},$", entry, flags=re.MULTILINE))
+        title = re.sub(r"[{}]", "", fields["title"])
+        authors = [name.split(",")[0].split()[-1] for name in fields["author"].split(" and ")]
+        records[title] = (int(fields["year"]), authors)
+    assert len(namespace["PUBLISHED"]) == 3
+    for title, record in namespace["PUBLISHED"].items():
+        assert records[title] == record
