@@ -1,9 +1,8 @@
-"""Normalisation and batched augmentation of images, on the CPU or the GPU.
+"""Batched augmentation of images, on the CPU or the GPU.
 
 Everything here takes a whole batch of uint8 images ``(N, C, H, W)`` and gives each image its own random draw
-without a Python loop. Drawing and applying are separate functions, so that a test can apply the same draws
-with torchvision and compare pixel for pixel. Crop and flip are one gather: each output pixel names the row
-and the column it comes from.
+without a Python loop. Crop and flip are one gather: each output pixel names the row and the column it comes
+from. An `Augment` never makes the host wait for a GPU.
 """
 
 from __future__ import annotations
@@ -14,12 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .draws import alternating_flips, draw_centres, draw_flips, draw_offsets, to_device
+from .normalize import CIFAR10, IMAGENET, Normalize, is_channels_last
+
+__all__ = [
+    "CIFAR10",
+    "FLIPS",
+    "IMAGENET",
+    "PAD_MODES",
+    "Augment",
+    "Normalize",
+    "alternating_flips",
+    "crop",
+    "cutout",
+    "draw_centres",
+    "draw_flips",
+    "draw_offsets",
+    "flip",
+]
+
 PAD_MODES = ("zero", "reflect")
 FLIPS = ("random", "alternating", "none")
-
-
-def _is_channels_last(images: Tensor) -> bool:
-    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
 
 
 def _check_images(images: Tensor) -> None:
@@ -38,89 +52,6 @@ def _check_draws(name: str, draws: Tensor, shape: tuple[int, ...], dtype: torch.
         )
 
 
-@dataclass(frozen=True)
-class Normalize:
-    """Per-channel standardisation, ``(x / 255 - mean) / std``.
-
-    Attributes:
-        mean: mean of each channel, for values in 0..1.
-        std: standard deviation of each channel, for values in 0..1.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Store plain tuples of floats, so that values read from JSON compare equal."""
-        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
-        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-        if not self.mean or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError(
-                f"mean {self.mean} and std {self.std} must have one value a channel, each std above 0"
-            )
-
-    def __call__(self, images: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standardise a batch; the arithmetic is done in float32 and the memory format is kept.
-
-        Args:
-            images: ``(N, C, H, W)``, uint8, or floating point with values in 0..1. Not modified.
-            dtype: type of the result.
-
-        Returns:
-            ``(N, C, H, W)`` of ``dtype``.
-
-        Raises:
-            ValueError: if the shape, the type or the range of values is another.
-        """
-        self._check(images)
-        if images.dtype == torch.uint8:
-            largest = 255.0
-        elif images.is_floating_point():
-            largest = 1.0
-            low, high = (images.min().item(), images.max().item()) if images.numel() else (0.0, 1.0)
-            if low < -1e-3 or high > 1 + 1e-3:
-                raise ValueError(
-                    f"float images have values from {low:g} to {high:g}; give 0..1 (divide by 255) or uint8"
-                )
-        else:
-            raise ValueError(f"images are {images.dtype}; give torch.uint8, or floats in 0..1")
-        # One multiplication and one addition a value: x * 1/(largest * std) - mean/std.
-        scale = [1 / (largest * std) for std in self.std]
-        shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        return _scale_and_shift(images, scale, shift).to(dtype)
-
-    def undo(self, x: Tensor) -> Tensor:
-        """Turn standardised images ``(N, C, H, W)`` back into float32 in 0..1, clamped, for showing them."""
-        self._check(x)
-        return _scale_and_shift(x, self.std, self.mean).clamp_(0, 1)
-
-    def _check(self, images: Tensor) -> None:
-        if images.dim() != 4 or images.shape[1] != len(self.mean):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)};"
-                f" this normalisation needs (N, {len(self.mean)}, H, W)"
-            )
-
-
-def _scale_and_shift(x: Tensor, scale: list[float] | tuple[float, ...], shift: list[float] | tuple) -> Tensor:
-    """Return ``x * scale + shift`` per channel in float32, as a new tensor in the same memory format."""
-    y = x.to(torch.float32, copy=True)
-    factor, offset = torch.tensor([scale, shift], dtype=torch.float32, device=x.device)
-    if _is_channels_last(y):
-        # An innermost dimension of C = 3 is too short to vectorise: work on rows of W * C values instead.
-        width = y.shape[3]
-        y.permute(0, 2, 3, 1).flatten(2).mul_(factor.repeat(width)).add_(offset.repeat(width))
-    else:
-        y.mul_(factor[:, None, None]).add_(offset[:, None, None])
-    return y
-
-
-# Statistics of the 50,000 training images of CIFAR-10.
-CIFAR10 = Normalize(mean=(0.49139968, 0.48215841, 0.44653091), std=(0.24703223, 0.24348513, 0.26158784))
-# What torchvision's ImageNet weights were trained with.
-IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
 def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Build images whose pixel (i, j) of image n is ``images[n, :, rows[n, i], columns[n, j]]``.
 
@@ -135,7 +66,7 @@ def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     n, channels, _, width = images.shape
     h, w = rows.shape[1], columns.shape[1]
     index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (N, h * w)
-    if _is_channels_last(images):
+    if is_channels_last(images):
         pixels = images.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
         picked = pixels.gather(1, index[:, :, None].expand(n, h * w, channels))
         return picked.view(n, h, w, channels).permute(0, 3, 1, 2)
@@ -151,9 +82,9 @@ def _crop_and_flip(
     rows = torch.arange(height, device=images.device).expand(n, height)
     columns = torch.arange(width, device=images.device).expand(n, width)
     if mask is not None:
-        columns = torch.where(mask.to(images.device)[:, None], columns.flip(1), columns)
+        columns = torch.where(to_device(mask, images.device)[:, None], columns.flip(1), columns)
     if offsets is not None:
-        offsets = offsets.to(images.device)
+        offsets = to_device(offsets, images.device)
         rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
         if mode == "zero":
             images = F.pad(images, (padding,) * 4)
@@ -171,29 +102,6 @@ def _check_crop(images: Tensor, padding: int, mode: str) -> None:
             f"padding {padding} does not suit images of {images.shape[2]} x {images.shape[3]};"
             " give 0 or more, for reflect less than the side"
         )
-
-
-def draw_offsets(
-    n: int,
-    padding: int,
-    *,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Draw where each crop starts in its padded image, uniformly and independently for rows and columns.
-
-    Args:
-        n: number of images.
-        padding: pixels added on each side.
-        generator: source of randomness. The draw happens on its device, so that a CPU generator gives the
-            same draws for images on any device.
-        device: where the result should lie; the generator's device if None.
-
-    Returns:
-        int64 ``(n, 2)``, top and left, in 0..2 * padding; ``padding`` means not shifted.
-    """
-    where = generator.device if generator is not None else device
-    return torch.randint(0, 2 * padding + 1, (n, 2), generator=generator, device=where).to(device or where)
 
 
 def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero") -> Tensor:
@@ -226,33 +134,6 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
     return _crop_and_flip(images, offsets, None, padding=padding, mode=mode)
 
 
-def draw_flips(
-    n: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
-) -> Tensor:
-    """Draw bool ``(n,)``: which images to mirror, each with probability one half."""
-    where = generator.device if generator is not None else device
-    return torch.randint(0, 2, (n,), generator=generator, device=where, dtype=torch.bool).to(device or where)
-
-
-def alternating_flips(n: int, epoch: int, *, seed: int) -> Tensor:
-    """Say which of ``n`` images to mirror in an epoch, so that each is mirrored exactly every other epoch.
-
-    Epoch 0 is random for each image, then every image alternates: two epochs show both views of each image
-    once, where independent draws repeat a view half the time. From Jordan, "94% on CIFAR-10 in 3.29 Seconds
-    on a Single GPU" (arXiv:2404.00498).
-
-    Args:
-        n: number of images in the data set; index the result with the indices of a batch.
-        epoch: number of the epoch, from 0.
-        seed: the same for all epochs of a run.
-
-    Returns:
-        bool ``(n,)`` on the CPU.
-    """
-    first = draw_flips(n, generator=torch.Generator().manual_seed(seed))
-    return first if epoch % 2 == 0 else ~first
-
-
 def flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirror, left to right, the images where ``mask`` is true.
 
@@ -269,21 +150,6 @@ def flip(images: Tensor, mask: Tensor) -> Tensor:
     _check_images(images)
     _check_draws("mask", mask, (len(images),), torch.bool)
     return _crop_and_flip(images, None, mask)
-
-
-def draw_centres(
-    n: int,
-    height: int,
-    width: int,
-    *,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Draw int64 ``(n, 2)``: row and column of a pixel of each image, uniformly, as centres for `cutout`."""
-    where = generator.device if generator is not None else device
-    rows = torch.randint(0, height, (n,), generator=generator, device=where)
-    columns = torch.randint(0, width, (n,), generator=generator, device=where)
-    return torch.stack([rows, columns], dim=1).to(device or where)
 
 
 def cutout(images: Tensor, centres: Tensor, *, size: int, fill: int = 0) -> Tensor:
@@ -311,7 +177,7 @@ def cutout(images: Tensor, centres: Tensor, *, size: int, fill: int = 0) -> Tens
         raise ValueError(
             f"size {size} and fill {fill} do not suit; give a size of 0 or more and a fill in 0..255"
         )
-    first = centres.to(images.device) - size // 2
+    first = to_device(centres, images.device) - size // 2
     rows = torch.arange(images.shape[2], device=images.device) - first[:, :1]  # (N, H), 0 at the square's top
     columns = torch.arange(images.shape[3], device=images.device) - first[:, 1:]  # (N, W), 0 at its left
     inside_rows = (rows >= 0) & (rows < size)

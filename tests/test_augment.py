@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
+from resnet_tutorial import draws
 from resnet_tutorial.augment import (
     CIFAR10,
     IMAGENET,
@@ -119,6 +120,44 @@ def test_normalize_lets_gradients_through():
     torch.testing.assert_close(image.grad[0, :, 0, 0], expected)
 
 
+def test_a_normalisation_first_used_in_inference_mode_serves_in_training_too():
+    """Constants kept from an evaluation that PyTorch then refuses in a backward pass."""
+    normalize = Normalize((0.11, 0.12, 0.13), (0.21, 0.22, 0.23))  # used nowhere else: nothing is kept of it
+    with torch.inference_mode():
+        normalize(batch(1))
+    image = (batch(1, 4, 4).float() / 255).requires_grad_()
+    normalize(image).sum().backward()
+    torch.testing.assert_close(image.grad[0, :, 0, 0], 1 / torch.tensor(normalize.std))
+
+
+def test_two_normalisations_do_not_share_constants():
+    """Constants kept under a key that leaves something out: ImageNet's statistics on CIFAR-10."""
+    images = batch(2, 4, 4)
+    scaled = images.float() / 255
+    for normalize in (CIFAR10, IMAGENET, Normalize(IMAGENET.mean, CIFAR10.std)):
+        mean, std = (torch.tensor(values)[:, None, None] for values in (normalize.mean, normalize.std))
+        torch.testing.assert_close(normalize(images), (scaled - mean) / std, rtol=0, atol=2e-6)
+        torch.testing.assert_close(normalize.undo(normalize(images)), scaled, rtol=0, atol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip", ["random", "alternating"])
+def test_a_gpu_never_makes_the_host_wait(flip):
+    """A blocking copy in every step of training: the GPU runs dry while the host prepares the next one."""
+    images, random = batch(64).cuda(), generator(3)
+    augment = Augment(flip=flip, cutout=8)
+    mask = alternating_flips(64, 0, seed=1) if flip == "alternating" else None
+    on_gpu = None if mask is None else mask.cuda()
+    expected = CIFAR10(augment(images.cpu(), generator=generator(3), flip_mask=mask))
+    CIFAR10(images)  # the constants are copied once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        result = CIFAR10(augment(images, generator=random, flip_mask=on_gpu))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=2e-6)
+
+
 def test_draws_depend_on_the_seed_only():
     """Runs that cannot be repeated; draws that come from the global generator."""
     draws = [draw_offsets(50, 4, generator=generator(7)) for _ in range(2)]
@@ -156,6 +195,18 @@ def test_alternating_flips_mirror_each_image_every_other_epoch():
     assert torch.equal(epochs[1:], ~epochs[:-1])
     assert 400 < int(epochs[0].sum()) < 600
     assert not torch.equal(epochs[0], alternating_flips(1_000, 0, seed=6))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_alternating_flips_are_not_the_first_draws_of_the_run(seed):
+    """The same seed for both ties each image's first flip to the shuffling or the crops of the run.
+
+    An offset above 32 bits would change nothing: the CPU's generator drops them.
+    """
+    flips = alternating_flips(1_000, 0, seed=seed)
+    again = draw_flips(1_000, generator=generator(seed))
+    assert 400 < int((flips == again).sum()) < 600
+    assert 0 < draws.FLIP_STREAM < 2**32
 
 
 def test_each_image_gets_its_own_draw():
