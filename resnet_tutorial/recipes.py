@@ -234,23 +234,27 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="modern",  # a short schedule for all of CIFAR-10
             epochs=40,
-            nesterov=True,
-            lr=0.2,
-            weight_decay=5e-4,
+            optimizer="muon",  # after 3 epochs of ResNet-20 well ahead of SGD with Nesterov momentum
+            lr=0.08,
+            other_lr=0.08,
+            weight_decay=0.01,  # decoupled, hence of another size than SGD's
             schedule="one-cycle",  # few epochs: a high rate early, none at the end
             warmup=0.2,
             pad_mode="reflect",  # no black borders, which a test image never has
             flip="alternating",  # nearly every image is seen both ways in every two epochs
         ),
         Recipe(
-            name="cpu",  # the most accuracy from minutes on two cores
+            name="cpu",  # for resnet8_wide: the most accuracy from minutes on two cores
             epochs=8,
-            optimizer="muon",  # gets much further in a few epochs than SGD
-            lr=0.05,
-            other_lr=0.05,
-            weight_decay=0.01,  # decoupled, hence of another size than SGD's
+            batch_size=250,  # fewer steps, each with larger matrix products
+            optimizer="muon",
+            lr=0.15,  # larger than in `modern`, as are the batches
+            other_lr=0.1,
+            weight_decay=0.01,
             schedule="one-cycle",
             warmup=0.2,
+            label_smoothing=0.1,  # a network of this size grows sure of itself in so few epochs
+            padding=2,  # 4 are too much to learn in so few epochs
             pad_mode="reflect",
             flip="alternating",
         ),
