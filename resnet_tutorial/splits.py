@@ -1,0 +1,183 @@
+"""`Split`: labelled images in memory, the form in which all data go through this package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Images with their labels: one part (training, validation, test) of a data set.
+
+    A split is never changed after it was made: every method returns a new one. The constructor and `to` (on
+    the same device) share the tensors given to them; the methods that choose images copy. PyTorch cannot
+    make a tensor read-only, so treat them as such: `fingerprint` is computed once.
+
+    Attributes:
+        images: uint8 `(N, 3, H, W)`, contiguous, N >= 1.
+        labels: int64 `(N,)`, on the same device, each an index into `classes`.
+        classes: the K class names, all different.
+        name: what the split is called in tables and figures.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        images, labels, classes = self.images, self.labels, tuple(self.classes)
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be a uint8 tensor (N, 3, H, W), not {_described(images)}")
+        if images.shape[1] != 3 or images.numel() == 0:
+            raise ValueError(
+                f"images must be (N, 3, H, W) with at least one image, not {tuple(images.shape)}"
+            )
+        if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+            raise ValueError(f"labels must be an int64 tensor (N,), not {_described(labels)}")
+        if len(labels) != len(images) or labels.device != images.device:
+            raise ValueError(
+                f"every image needs one label on the same device: {len(images)} images on {images.device}, "
+                f"{len(labels)} labels on {labels.device}"
+            )
+        if isinstance(self.classes, str) or not all(isinstance(name, str) and name for name in classes):
+            raise ValueError(f"classes must be a tuple of names, not {self.classes!r}")
+        if len(set(classes)) != len(classes):
+            raise ValueError(f"class names must differ from each other: {classes}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            raise ValueError(
+                f"labels run from {low} to {high}, but {len(classes)} classes allow 0 to {len(classes) - 1}"
+            )
+        object.__setattr__(self, "images", images.contiguous())
+        object.__setattr__(self, "classes", classes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[2:]
+        return f"Split({self.name!r}, {len(self)} images of {height}x{width}, {len(self.classes)} classes)"
+
+    def counts(self) -> torch.Tensor:
+        """Number of images of each class: int64 `(K,)`, on the CPU."""
+        return torch.bincount(self.labels.cpu(), minlength=len(self.classes))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of shape, pixels, labels and class names; the split's name is left out."""
+        header = json.dumps([list(self.images.shape), list(self.classes)])
+        digest = hashlib.sha256(header.encode())
+        digest.update(self.images.cpu().numpy())
+        digest.update(self.labels.cpu().numpy().astype("<i8"))
+        return digest.hexdigest()
+
+    def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int], *, name: str | None = None) -> Split:
+        """A copy of the images at `indices`: integers `(M,)` from 0, in the order given, or a mask `(N,)`.
+
+        Raises:
+            ValueError: an index is out of range, or nothing is chosen.
+        """
+        chosen = torch.as_tensor(indices, device=self.labels.device)
+        if chosen.ndim != 1 or chosen.numel() == 0 or chosen.is_floating_point() or chosen.is_complex():
+            raise ValueError(
+                f"indices must be a non-empty list of integers or a mask, not {_described(chosen)}"
+            )
+        if chosen.dtype == torch.bool:
+            if len(chosen) != len(self):
+                raise ValueError(
+                    f"a mask must have one entry an image: {len(chosen)} entries, {len(self)} images"
+                )
+            chosen = chosen.nonzero().squeeze(1)
+        elif int(chosen.min()) < 0 or int(chosen.max()) >= len(self):
+            raise ValueError(
+                f"indices run from {int(chosen.min())} to {int(chosen.max())}, but {len(self)} images allow "
+                f"0 to {len(self) - 1}"
+            )
+        chosen = chosen.long()
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen], name=name or self.name)
+
+    def per_class(self, n: int, *, seed: int | None = None) -> Split:
+        """`n` images of every class in their present order: the first ones, or with a `seed` a random draw.
+
+        Raises:
+            ValueError: `n` is not positive, or a class has fewer than `n` images.
+        """
+        counts = self.counts()
+        if n < 1 or n > int(counts.min()):
+            scarce = int(counts.argmin())
+            raise ValueError(
+                f"per_class({n}): n must be at least 1 and at most {int(counts[scarce])}, as many images as "
+                f"class {self.classes[scarce]!r} has"
+            )
+        return self.subset(torch.cat([row[:n] for row in self._by_class(seed)]).sort().values)
+
+    def with_classes(self, names: Sequence[str], *, name: str | None = None) -> Split:
+        """Only the images of these classes, in their present order, labelled by position in `names`.
+
+        Raises:
+            ValueError: a class is unknown or named twice, or no image is left.
+        """
+        names = tuple(names)
+        if unknown := [entry for entry in names if entry not in self.classes]:
+            raise ValueError(f"no class {unknown[0]!r}: choose among {', '.join(self.classes)}")
+        label_of = torch.full((len(self.classes),), -1)
+        label_of[[self.classes.index(entry) for entry in names]] = torch.arange(len(names))
+        labels = label_of.to(self.labels.device)[self.labels]
+        part = self.subset(labels >= 0, name=name)
+        return replace(part, labels=labels[labels >= 0], classes=names)
+
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[Split, Split]:
+        """Divide into `(rest, held_out)`, drawn at random within each class, both in their present order.
+
+        `held_out` has `round(fraction * N)` images, and of each class `fraction` times its count: exactly
+        where that is a whole number, otherwise rounded so that the total is right (largest remainders). The
+        draw has a generator of its own; the same seed gives the same division on every device.
+
+        Raises:
+            ValueError: `fraction` is not between 0 and 1, or one of the two parts would be empty.
+        """
+        wanted = fraction * self.counts().double()
+        total = round(fraction * len(self)) if 0 < fraction < 1 else 0
+        if not 0 < total < len(self):
+            raise ValueError(
+                f"split({fraction}) of {len(self)} images: use a fraction that leaves images in both parts"
+            )
+        take = (wanted + 1e-9).floor().long()  # 0.29 * 100 is 28.999999999999996
+        largest = (wanted - take).argsort(descending=True, stable=True)
+        take[largest[: total - int(take.sum())]] += 1
+        held_out = torch.zeros(len(self), dtype=torch.bool)
+        for row, n in zip(self._by_class(seed), take.tolist(), strict=True):
+            held_out[row[:n]] = True
+        rest = self.subset(~held_out, name=f"{self.name} (rest)")
+        return rest, self.subset(held_out, name=f"{self.name} (held out)")
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its tensors on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def _by_class(self, seed: int | None) -> list[torch.Tensor]:
+        """Indices of each class: in order without a seed, else shuffled by a generator of their own."""
+        labels = self.labels.cpu()
+        rows = [(labels == k).nonzero().squeeze(1) for k in range(len(self.classes))]
+        if seed is None:
+            return rows
+        generator = torch.Generator().manual_seed(seed)
+        return [row[torch.randperm(len(row), generator=generator)] for row in rows]
+
+
+def _described(value: object) -> str:
+    """A tensor by type and shape, anything else by its type, for messages."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
