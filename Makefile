@@ -9,13 +9,17 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
 
-.PHONY: help install book test lab clean distclean
+.PHONY: help install book test lab publish-config accessibility clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, unit tests, then every notebook as a test"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make publish-config REPOSITORY=https://github.com/owner/name"
+	@echo "                write the repository's address into the book; commit what changed"
+	@echo "make accessibility AXE=package/axe.min.js"
+	@echo "                look for barriers in the built book (npm pack axe-core; needs Chromium)"
 	@echo "make install    only make the environment, in $(VENV)"
 	@echo "make clean      remove what was built"
 	@echo "make distclean  remove what was built, and $(VENV)"
@@ -47,6 +51,14 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=book
+
+# Any Python will do. An empty address takes it out again, but only if it was meant.
+publish-config:
+	@$(if $(filter undefined,$(origin REPOSITORY)),echo "Give the address: make $@ REPOSITORY=https://github.com/owner/name" >&2; exit 2)
+	@$(PYTHON) tools/publish_config.py '$(REPOSITORY)'
+
+accessibility:
+	@$(PYTHON) tools/check_accessibility.py --axe '$(AXE)'
 
 clean:
 	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,168 @@
+"""The repository's address: one value, in the configuration and in every notebook, or nowhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "tools" / "publish_config.py"
+ADDRESS = "https://github.com/owner/some-name"
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of what the script may change."""
+    (tmp_path / "book").mkdir()
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    for path in (ROOT / "book").glob("*.ipynb"):
+        shutil.copy(path, tmp_path / "book")
+    publish(tmp_path, "")
+    return tmp_path
+
+
+def publish(root: Path, address: str, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), address, "--root", str(root), *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def theme(root: Path) -> dict:
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    return config["sphinx"]["config"]["html_theme_options"]
+
+
+def addresses(root: Path) -> dict[str, str]:
+    """The address in the setup cell of each notebook, as Python reads it."""
+    found = {}
+    for path in sorted((root / "book").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        (setup,) = [cell for cell in cells if "setup" in cell["metadata"].get("tags", [])]
+        (line,) = [line for line in setup["source"] if line.startswith("REPOSITORY = ")]
+        namespace: dict[str, str] = {}
+        exec(line, namespace)
+        found[path.name] = namespace["REPOSITORY"]
+    return found
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in [root / "_config.yml", *(root / "book").glob("*.ipynb")]}
+
+
+def test_configuration_and_setup_cells_hold_the_same_address():
+    """An address in one place only gives a Colab button that opens a notebook that cannot install itself."""
+    known = theme(ROOT).get("repository_url", "")
+    assert set(addresses(ROOT).values()) == {known}
+    assert ("launch_buttons" in theme(ROOT)) == bool(known)
+
+
+def test_publishing_writes_the_address_everywhere(project):
+    """A notebook left out is the one that somebody opens in Colab."""
+    done = publish(project, ADDRESS + ".git")
+    assert done.returncode == 0, done.stderr
+    assert theme(project)["repository_url"] == ADDRESS
+    assert theme(project)["path_to_docs"] == "book" and theme(project)["repository_branch"] == "main"
+    assert set(addresses(project).values()) == {ADDRESS}
+    assert len(addresses(project)) >= 6
+
+
+def test_nothing_but_the_address_changes(project):
+    """Writing the notebooks anew would show up as a change of every line."""
+    before = contents(project)
+    publish(project, ADDRESS)
+    for name, text in contents(project).items():
+        old, new = before[name].splitlines(), text.splitlines()
+        assert sum(line not in old for line in new) == (10 if name == "_config.yml" else 1), name
+    assert "0 files changed" in publish(project, ADDRESS).stdout
+    assert publish(project, "").returncode == 0
+    assert contents(project) == before
+
+
+def test_the_line_with_the_address_fits_the_page(project):
+    """A published book must still pass the lint of 88 columns."""
+    publish(project, "https://github.com/a-rather-long-owner/residual-networks-in-practice")
+    for path in (project / "book").glob("*.ipynb"):
+        (line,) = re.findall(r'^ *"(REPOSITORY = .*)\\n",?$', path.read_text(encoding="utf-8"), re.M)
+        assert len(json.loads(f'"{line}"')) <= 88
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "owner/name",
+        "http://github.com/owner/name",
+        "https://github.com/owner",
+        "https://example.org/owner/name",
+        "https://github.com/owner/name\nx: 1",
+        'https://github.com/owner/"name',
+    ],
+)
+def test_an_address_that_cannot_work_is_refused(project, address):
+    """Jupyter Book stops at a host that it does not know, and Colab opens GitHub only."""
+    before = contents(project)
+    done = publish(project, address)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "https://github.com/owner/name" in done.stderr
+    assert contents(project) == before
+
+
+def test_a_notebook_without_a_setup_cell_stops_before_anything_is_written(project):
+    """Half of the files with the address and half without is worse than none."""
+    last = sorted((project / "book").glob("*.ipynb"))[-1]
+    last.write_text(last.read_text(encoding="utf-8").replace("REPOSITORY = ", "ADDRESS = "), encoding="utf-8")
+    before = contents(project)
+    done = publish(project, ADDRESS)
+    assert done.returncode == 2 and last.name in done.stderr
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize("address", ["", ADDRESS], ids=["unpublished", "published"])
+def test_pages_show_buttons_only_with_an_address(project, tmp_path, address):
+    """A button without an address leads to an error page; with one it must open this very notebook."""
+    pytest.importorskip("jupyter_book")
+    publish(project, address)
+    book = project / "book"
+    for path in book.glob("*.ipynb"):
+        if not path.name.startswith("04_"):
+            path.unlink()
+    (notebook,) = book.glob("*.ipynb")
+    shorten(notebook)
+    config = yaml.safe_load((project / "_config.yml").read_text(encoding="utf-8"))
+    config["execute"]["execute_notebooks"] = "off"
+    (book / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (book / "references.bib").write_text("", encoding="utf-8")
+    (book / "_toc.yml").write_text(f"format: jb-book\nroot: {notebook.stem}\n", encoding="utf-8")
+    program = "from jupyter_book.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "build", "-W", "--keep-going", str(book)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    page = (book / "_build" / "html" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+    links = set(re.findall(r'href="(https://[^"]+)"', page)) - {
+        "https://creativecommons.org/licenses/by/4.0/"
+    }
+    if not address:
+        assert links == set()
+        return
+    path = f"book/{notebook.name}"
+    assert f"https://colab.research.google.com/github/owner/some-name/blob/main/{path}" in links
+    assert f"https://mybinder.org/v2/gh/owner/some-name/main?urlpath=lab/tree/{path}" in links
+    assert f"{ADDRESS}/edit/main/{path}" in links
+    assert any(link.startswith(f"{ADDRESS}/issues/new") for link in links)
+
+
+def shorten(notebook: Path) -> None:
+    """Keep the title and the setup cell, so that no reference leads out of the page."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": ["# Title"]}
+    content["cells"] = [title, content["cells"][1]]
+    notebook.write_text(json.dumps(content), encoding="utf-8")
