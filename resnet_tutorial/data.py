@@ -18,6 +18,7 @@ import torch
 from PIL import Image, features
 
 from . import mirrors
+from .cifar_files import content_sha256
 from .folder import load_folder, load_image
 from .splits import Split
 
@@ -70,7 +71,7 @@ def _sample_arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 f"the embedded {entry['file']} is unreadable ({error}): reinstall resnet_tutorial"
             ) from error
         labels = np.array(entry["labels"], dtype=np.uint8)
-        found = mirrors.content_sha256(images), mirrors.content_sha256(labels)
+        found = content_sha256(images), content_sha256(labels)
         if found != (entry["images_sha256"], entry["labels_sha256"]):
             raise ValueError(
                 f"the embedded {entry['file']} is damaged (SHA-256 differs): reinstall resnet_tutorial"

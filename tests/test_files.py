@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from resnet_tutorial import files
-from resnet_tutorial.files import atomic, remove_stale
+from resnet_tutorial.files import atomic, remove_stale, workspace
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
 
@@ -173,3 +173,12 @@ def test_only_what_matches_and_lies_idle_is_removed(tmp_path):
     remove_stale(tmp_path, ".partial-*", age=500)
     assert sorted(os.listdir(tmp_path)) == [".partial-busy", "other"]
     remove_stale(tmp_path / "absent", "*")
+
+
+def test_a_workspace_is_gone_afterwards_whatever_happened(tmp_path):
+    """Half a download that stays behind after Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt), workspace(tmp_path) as work:
+        (work / "archive").write_bytes(b"x")
+        assert work.parent == tmp_path
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []

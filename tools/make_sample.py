@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_tutorial import mirrors
+from resnet_tutorial.cifar_files import content_sha256
 from resnet_tutorial.data import CIFAR10_CLASSES, load_cifar10
 
 ASSETS = Path(__file__).resolve().parents[1] / "resnet_tutorial" / "assets"
@@ -44,8 +44,8 @@ def main() -> None:
         )
         parts[part] = {
             "file": file.name,
-            "images_sha256": mirrors.content_sha256(images),
-            "labels_sha256": mirrors.content_sha256(labels[chosen]),
+            "images_sha256": content_sha256(images),
+            "labels_sha256": content_sha256(labels[chosen]),
             "labels": labels[chosen].tolist(),
             "indices": chosen.tolist(),
         }
