@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from .charts import confusion_matrix, pr_curves, prediction_panel, reliability, roc_curves
+from .charts import confusion_matrix, pr_curves, reliability, roc_curves
 from .diagrams import block_diagram, network_diagram
+from .pictures import image_grid, prediction_panel
 from .style import (
     BLACK,
     BLUE,
@@ -29,10 +30,7 @@ from .style import (
     WIDTH,
     Curve,
     pair,
-    pixels,
-    same_length,
     series_style,
-    show,
     use_book_style,
 )
 
@@ -54,44 +52,6 @@ __all__ = [
 ]
 
 HISTORY_COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-
-
-def image_grid(
-    images: ArrayLike, *, titles: Sequence[str] | None = None, columns: int = 10, title: str | None = None
-) -> Figure:
-    """Show images in rows, without smoothing their pixels.
-
-    Args:
-        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
-        titles: one short text above each image.
-        columns: images a row.
-        title: title of the figure.
-
-    Raises:
-        ValueError: another shape or range, another number of titles, or ``columns`` below 1.
-    """
-    array = pixels(images)
-    if titles is not None:
-        same_length("titles", titles, len(array))
-    if columns < 1:
-        raise ValueError(f"columns is {columns}; give 1 or more")
-    columns = min(columns, len(array))
-    rows = math.ceil(len(array) / columns)
-    cell = min(WIDTH / columns, 1.6)
-    height = rows * (cell + (0.12 if titles is not None else 0)) + (0.35 if title else 0)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(max(cell * columns, 2), height), squeeze=False, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    for i, axes in enumerate(grid.flat):
-        axes.set_axis_off()
-        if i < len(array):
-            show(axes, array[i])
-            if titles is not None:
-                axes.set_title(titles[i], loc="center", fontsize=8, weight="normal", pad=2)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left")
-    return figure
 
 
 def learning_curves(

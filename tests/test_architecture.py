@@ -45,8 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "monitor": {"augment", "data", "evaluate", "history", "plotting"},
     "normalize": set(),
     "optimizers": set(),
+    "pictures": {"style"},
     "pipeline": {"augment", "data"},
-    "plotting": {"charts", "diagrams", "style"},
+    "plotting": {"charts", "diagrams", "pictures", "style"},
     "predictions": {"files"},
     "progress": {"distributed", "files", "history"},
     "recipes": {"augment", "optimizers"},
@@ -139,7 +140,7 @@ def test_imports_are_seen_in_every_spelling(source):
     assert imports(ast.parse(f"def f():\n    {source}"))[0] == {"cli"}
 
 
-@pytest.mark.parametrize("name", ["plotting", "charts", "diagrams", "style"])
+@pytest.mark.parametrize("name", ["plotting", "charts", "diagrams", "pictures", "style"])
 def test_figures_need_no_torch(name):
     """Figures are drawn from plain arrays: from a record on disk, without a network in memory."""
     assert not imports(parse(name))[1] & {"torch", "torchvision"}

@@ -17,6 +17,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
 from resnet_tutorial import charts, diagrams, plotting, style
+from resnet_tutorial import pictures as image_figures
 
 CLASSES = ("cat", "dog", "frog")
 RUN = [
@@ -103,7 +104,7 @@ def test_no_text_is_cut_off_at_the_edge_of_a_figure():
                     assert frame.y0 <= box.y0 and box.y1 <= frame.y1, (name, text.get_text())
 
 
-@pytest.mark.parametrize("module", [plotting, charts, diagrams, style])
+@pytest.mark.parametrize("module", [plotting, charts, diagrams, image_figures, style])
 def test_plotting_needs_no_torch(module):
     """A plotting module that cannot be used, or tested, without the whole training stack."""
     imported = set()
@@ -122,6 +123,7 @@ def test_plotting_needs_no_torch(module):
         "numpy",
         ".charts",
         ".diagrams",
+        ".pictures",
         ".style",
     }
 

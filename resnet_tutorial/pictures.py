@@ -1,0 +1,127 @@
+"""Figures that show images: a grid of them, or each beside what a network made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from .style import BLUE, VERMILLION, WIDTH, pixels, same_length, show
+
+
+def image_grid(
+    images: ArrayLike, *, titles: Sequence[str] | None = None, columns: int = 10, title: str | None = None
+) -> Figure:
+    """Show images in rows, without smoothing their pixels.
+
+    Args:
+        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
+        titles: one short text above each image.
+        columns: images a row.
+        title: title of the figure.
+
+    Raises:
+        ValueError: another shape or range, another number of titles, or ``columns`` below 1.
+    """
+    array = pixels(images)
+    if titles is not None:
+        same_length("titles", titles, len(array))
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; give 1 or more")
+    columns = min(columns, len(array))
+    rows = math.ceil(len(array) / columns)
+    cell = min(WIDTH / columns, 1.6)
+    height = rows * (cell + (0.12 if titles is not None else 0)) + (0.35 if title else 0)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(max(cell * columns, 2), height), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    for i, axes in enumerate(grid.flat):
+        axes.set_axis_off()
+        if i < len(array):
+            show(axes, array[i])
+            if titles is not None:
+                axes.set_title(titles[i], loc="center", fontsize=8, weight="normal", pad=2)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def prediction_panel(
+    images: ArrayLike,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    *,
+    top: int = 5,
+    columns: int = 2,
+    title: str | None = None,
+) -> Figure:
+    """Show images, each beside the probabilities of its likeliest classes.
+
+    A right prediction has a tick and a blue bar, a wrong one a cross and a vermillion bar. The true class is
+    in bold type; where it is not among the likeliest, it takes the last place after them.
+
+    Args:
+        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``; uint8, or floats in 0..1.
+        probabilities: ``(N, K)``, in 0..1.
+        labels: ``(N,)``, true classes, in 0..K-1.
+        classes: the K class names.
+        top: bars an image, at most.
+        columns: images a row.
+        title: title of the figure.
+
+    Raises:
+        ValueError: shapes or values that do not fit together.
+    """
+    array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
+    if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):
+        raise ValueError(
+            f"probabilities have shape {shares.shape} and labels {truth.shape}; {len(array)} images and"
+            f" {len(classes)} classes need ({len(array)}, {len(classes)}) and ({len(array)},)"
+        )
+    if shares.min() < 0 or shares.max() > 1 + 1e-6 or truth.min() < 0 or truth.max() >= len(classes):
+        raise ValueError(f"give probabilities in 0..1 (not logits) and labels in 0..{len(classes) - 1}")
+    if top < 1 or columns < 1:
+        raise ValueError(f"top is {top} and columns is {columns}; give 1 or more")
+    columns = min(columns, len(array))
+    rows = math.ceil(len(array) / columns)
+    figure, grid = plt.subplots(
+        rows,
+        2 * columns,
+        figsize=(WIDTH * columns / 2 if columns < 2 else WIDTH, rows * 1.55 + (0.35 if title else 0)),
+        width_ratios=(1.0, 1.25) * columns,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for i, (image, share, label) in enumerate(zip(array, shares, truth, strict=True)):
+        row, column = divmod(i, columns)
+        left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
+        show(left, image)
+        shown = np.argsort(-share, kind="stable")[:top]
+        correct = shown[0] == label
+        if label not in shown:
+            shown = np.append(shown[: max(top - 1, 1)], label)
+        colours = [BLUE if correct else VERMILLION] + ["#BBBBBB"] * (len(shown) - 1)
+        right.set_axis_on()
+        right.barh(np.arange(len(shown)), share[shown], color=colours, height=0.72)
+        right.set_yticks(np.arange(len(shown)), [classes[k] for k in shown], fontsize=8.5)
+        for tick, k in zip(right.get_yticklabels(), shown, strict=True):
+            tick.set_fontweight("bold" if k == label else "normal")
+        for y, k in enumerate(shown):
+            right.text(share[k] + 0.02, y, f"{100 * share[k]:.0f} %", va="center", fontsize=8)
+        right.set(xlim=(0, 1.28), ylim=(len(shown) - 0.4, -0.6), xticks=[])
+        right.grid(False)
+        right.spines["bottom"].set_visible(False)
+        right.tick_params(length=0)
+        mark, colour = ("✓ right", BLUE) if correct else ("✗ wrong", VERMILLION)
+        right.set_title(mark, color=colour, fontsize=9, pad=3)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
