@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 import torch
 
 import resnet_tutorial
 from resnet_tutorial import data, models, runtime
+from resnet_tutorial.runs import Measurement
 
 QUICK = "quick: for correctness only, not a measurement"
 
@@ -44,6 +48,10 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
     parser.add_argument(
+        "--images", type=positive, metavar="N", help="only the first N training images (default: all)"
+    )
+    parser.add_argument("--record", type=Path, metavar="DIR", help="also write the table there, as JSON")
+    parser.add_argument(
         "--quick", action="store_true", help="a small part of the sample and a tiny network: only a check"
     )
     return parser
@@ -60,6 +68,7 @@ def parse(
         where that is unknown).
     """
     args = parser.parse_args(argv)
+    args.command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     args.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     args.repeats = args.repeats or (1 if args.quick else 3)
     if args.quick:
@@ -69,6 +78,8 @@ def parse(
         train, test = load(args.data, quick=args.quick)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    if args.images:
+        train = train.subset(range(min(args.images, len(train))))
     if args.threads:
         torch.set_num_threads(args.threads)
     return args, train, test
@@ -92,7 +103,9 @@ def network(name: str, *, quick: bool) -> models.ResNet:
 
 
 def precisions(device: torch.device) -> list[str]:
-    """``fp32``, and the kind of mixed precision that ``fit`` chooses here, if it chooses any."""
+    """``fp32``, and the mixed precision that the device has hardware for, whether it pays or not."""
+    if device.type == "cpu":
+        return ["fp32", "bf16"] if runtime.has_native_bf16() else ["fp32"]
     mixed = {None: [], torch.bfloat16: ["bf16"], torch.float16: ["fp16"]}
     return ["fp32", *mixed[runtime.pick_precision(device)]]
 
@@ -151,16 +164,18 @@ def report(
     header: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
+    name: str,
     how: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Prints a benchmark's result as Markdown.
+    """Prints a benchmark's result as Markdown, and writes it with ``--record``.
 
     Args:
         title: What was measured.
         args: From :func:`parse`.
         header: The table's columns.
         rows: The table's cells.
+        name: What the file of the record is called.
         how: How the runs were made, such as "medians over interleaved rounds".
         notes: Sentences below the table.
     """
@@ -168,7 +183,22 @@ def report(
     if args.quick:
         print(f"**{QUICK}**\n")
     load = "" if args.load is None else f" Load average before the start: {args.load:.2f}."
-    print(f"{machine(args.device)}.\nData: {args.data}. {how[0].upper()}{how[1:]}.{load}\n")
+    how = f"{how[0].upper()}{how[1:]}.{load}"
+    rows = [list(row) for row in rows]
+    print(f"{machine(args.device)}.\nData: {args.data}. {how}\n")
     print(markdown_table(header, rows))
     for note in notes:
         print(f"\n{note}")
+    if args.record is not None:
+        if args.quick:
+            raise SystemExit("--quick is no measurement: leave it out to record one")
+        record = Measurement(
+            name=name,
+            command=args.command,
+            setup=runtime.describe(args.device) | {"data": args.data},
+            title=title,
+            columns=list(header),
+            rows=rows,
+            notes=[how, *notes],
+        )
+        print(f"\nRecorded in {record.save(args.record)}.")

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     best = min((name for name in seconds if name.startswith("textbook")), key=lambda n: median(seconds[n]))
     notes = [f"The ratio says how many times as fast as the textbook's best: {best.split(', ')[-1]}."]
     if len(precisions(args.device)) == 1:
-        notes.append("No mixed precision: this device computes none at full speed, so `fit` chooses fp32.")
+        notes.append("No mixed precision: this device has no hardware for it, so `fit` chooses fp32.")
     report(
         f"A whole epoch, evaluation included, batches of {args.batch_size}",
         args,
@@ -165,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             (name, f"{median(values):.3f}", *ratio(seconds[best], values), compiling.get(name, "-"))
             for name, values in seconds.items()
         ],
+        name="epoch",
         how=f"medians over interleaved rounds ({args.repeats}) in one process tree, warm-up not counted; "
         f"{'a tiny network' if args.quick else 'resnet20'}, {len(train):,} training and "
         f"{len(test):,} test images",

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from resnet_tutorial import data
 from resnet_tutorial.augment import CIFAR10, Augment
+from resnet_tutorial.pipeline import Pipeline
 
 BATCH_SIZE = 128
 WORKERS = (0, 1, 2, 4)
@@ -36,11 +37,12 @@ def our_batches(
     Yields:
         Images ``(B, 3, 32, 32)``, float32, and labels ``(B,)``; an incomplete last batch is dropped.
     """
-    augment = Augment() if augment is None else augment
+    load = Pipeline(split, Augment() if augment is None else augment, CIFAR10, generator)
+    load.start_epoch(0)
     n = len(split)
     order = torch.randperm(n, generator=generator)[: n - n % batch_size].to(split.images.device)
     for batch in order.split(batch_size):
-        yield CIFAR10(augment(split.images[batch], generator=generator)), split.labels[batch]
+        yield load(batch)
 
 
 class PILImages(Dataset):
@@ -149,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args,
         ("pipeline", "images/s", "ratio to torchvision's best", "range over rounds"),
         [(name, f"{median(values):.0f}", *ratio(values, rates[best])) for name, values in rates.items()],
+        name="input",
         how=f"medians over interleaved rounds ({args.repeats}) in one process tree, after one not counted",
         notes=[f"torchvision's best here: {best.removeprefix('torchvision, ')}. {note}"],
     )

@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             for name, values in peaks.items()
         ],
+        name="memory",
         how=f"medians over interleaved rounds ({args.repeats}), a process for every run",
         notes=[f"Python and this package's imports alone: {median(imports) / MIB:.0f} MiB, in every row."],
     )

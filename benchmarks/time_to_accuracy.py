@@ -150,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args,
         HEADER,
         rows,
+        name=f"time-{args.model}-{args.recipe}",
         how=f"{'a tiny network' if args.quick else args.model}, {recipe.epochs or recipe.steps} "
         f"{'epochs' if recipe.epochs else 'steps'}; fixed schedule, last epoch, one process",
         notes=[

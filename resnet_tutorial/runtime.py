@@ -67,7 +67,7 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | No
         if device.type == "cuda":
             name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         else:
-            name = "bf16" if device.type == "cpu" and _cpu_has_native_bf16() and _bf16_pays() else "fp32"
+            name = "bf16" if device.type == "cpu" and has_native_bf16() and _bf16_pays() else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise ValueError("precision 'fp16' needs a CUDA GPU: elsewhere use 'bf16' or 'fp32'")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
@@ -99,8 +99,8 @@ def describe(device: torch.device | None = None) -> dict[str, str | int]:
     }
 
 
-def _cpu_has_native_bf16() -> bool:
-    """True if the CPU multiplies bfloat16 in hardware; elsewhere PyTorch emulates it, slower than float32."""
+def has_native_bf16() -> bool:
+    """True if the CPU has instructions for bfloat16; elsewhere PyTorch emulates it, slower than float32."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 

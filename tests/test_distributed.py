@@ -1,4 +1,4 @@
-"""Two processes under torchrun, talking through Gloo: the same training as one, and a clean end if one dies."""
+"""Two processes under torchrun, talking through Gloo: training as with one, a clean end if one dies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def train(model: nn.Module, path: Path | None = None, **options):
 
 def torchrun(tmp_path: Path, code: str, *, processes: int = 2) -> subprocess.CompletedProcess:
     script = tmp_path / "job.py"
-    head = f"import sys\nsys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\nimport test_distributed as t\n"
+    path = [str(Path(__file__).parent), *sys.path]
+    head = f"import sys\nsys.path[:0] = {path!r}\nimport test_distributed as t\n"
     script.write_text(head + "from resnet_tutorial import distributed\n" + textwrap.dedent(code))
     return launch(processes, str(script), cwd=tmp_path)
 

@@ -99,5 +99,5 @@ def test_the_state_goes_on_exactly():
 
 def test_a_torch_without_muon_is_refused(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ValueError, match="has no Muon: use torch 2.9 or newer, or sgd"):
+    with pytest.raises(ValueError, match=r"has no Muon: use torch 2\.9 or newer, or sgd"):
         muon(convolution().parameters())

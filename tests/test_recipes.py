@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_tutorial.optimizers import Muon
 from resnet_tutorial.recipes import RECIPES, Recipe, get_recipe
 
 
@@ -22,6 +23,13 @@ def test_paper_recipe_follows_section_4_2():
     assert (paper.momentum, paper.weight_decay, paper.nesterov) == (0.9, 1e-4, False)
     rates = [paper.lr_at(step, 64_000) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_the_warm_up_of_110_layers_is_constant():
+    """He et al. train ResNet-110 at 0.01 for about 400 iterations; a ramp would be another experiment."""
+    paper = get_recipe("paper110")
+    rates = [paper.lr_at(step, 64_000) for step in (0, 399, 400, 31_999, 32_000, 48_000)]
+    assert rates == pytest.approx([0.01, 0.01, 0.1, 0.1, 0.01, 0.001])
 
 
 def test_step_milestones_scale_with_a_shortened_run():
@@ -86,6 +94,13 @@ def test_every_named_recipe_gives_positive_rates_throughout(name):
         ({"schedule": "step", "milestones": (32_000,)}, "rising fractions"),
         ({"optimizer": "adam", "nesterov": True}, "nesterov must be off"),
         ({"grad_clip": 0.0}, "grad_clip must be greater than 0"),
+        ({"optimizer": "muon"}, "other_lr must be given for Muon"),
+        ({"other_lr": 0.1}, "other_lr must be given for Muon, and only there"),
+        ({"optimizer": "muon", "other_lr": 0.1, "momentum": 0.0}, "momentum must be above 0 for Muon"),
+        ({"warmup_lr": 0.01}, "warmup_lr must be left out unless there is a warm-up"),
+        ({"l1": -1.0}, "l1 must be 0 or greater"),
+        ({"ema": 1.0}, "ema must be at least 0 and below 1"),
+        ({"patience": 0}, "patience must be greater than 0"),
     ],
 )
 def test_bad_values_name_the_field_and_the_rule(changes, names):
@@ -124,6 +139,14 @@ def test_each_optimizer_is_built_and_steps(name, kind):
     layer(torch.ones(4, 3)).sum().backward()
     optimizer.step()
     assert not torch.equal(layer.weight, before)
+
+
+def test_muon_is_built_from_a_recipe():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    recipe = constant(optimizer="muon", lr=0.1, other_lr=0.02)
+    optimizer = recipe.make_optimizer(recipe.parameter_groups(model))
+    assert isinstance(optimizer, Muon)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
 
 
 def test_decay_can_spare_norms_and_biases():

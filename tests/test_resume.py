@@ -91,6 +91,27 @@ def test_writing_checkpoints_does_not_change_the_run(tmp_path):
     assert run(tmp_path / "checkpoint.pt", save_every=2)[0] == run()[0]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.9},
+        {"optimizer": "muon", "other_lr": 0.05, "nesterov": False},
+        {"optimizer": "adamw", "nesterov": False, "lr": 0.01},
+        {"patience": 3, "test_flip": True, "l1": 1e-5},
+    ],
+    ids=["average", "muon", "adamw", "patience"],
+)
+def test_every_kind_of_state_resumes_exactly(tmp_path, changes):
+    """A part of the state that no checkpoint holds makes the resumed run another one."""
+    own = RECIPE.but(**changes)
+    expected, history = run(recipe=own)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c.pt", recipe=own, stop_after=7)
+    weights, resumed = run(tmp_path / "c.pt", recipe=own, resume=True)
+    assert weights == expected
+    assert without_seconds(resumed) == without_seconds(history)
+
+
 def test_bf16_resumes_exactly_too(tmp_path):
     expected, _ = run(precision="bf16")
     with pytest.raises(KeyboardInterrupt):
@@ -156,7 +177,7 @@ def test_missing_and_damaged_checkpoints_are_refused(tmp_path):
 
 
 def test_an_unwritable_checkpoint_is_one_line(tmp_path):
-    with pytest.raises(ValueError, match="cannot write .*is not a directory"):
+    with pytest.raises(ValueError, match=r"cannot write .*is not a directory"):
         run(tmp_path / "absent" / "checkpoint.pt")
 
 

@@ -27,11 +27,25 @@ def test_without_a_gpu_the_cpu_is_taken(monkeypatch):
     assert runtime.pick_device() == CPU
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, None)])
-def test_bf16_on_a_cpu_only_where_the_hardware_has_it(monkeypatch, native, expected):
-    """Emulated bfloat16 is slower than float32."""
-    monkeypatch.setattr(runtime, "_cpu_has_native_bf16", lambda: native)
+@pytest.mark.parametrize(
+    ("native", "pays", "expected"),
+    [(True, True, torch.bfloat16), (True, False, None), (False, True, None)],
+)
+def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, native, pays, expected):
+    """Emulated bfloat16 is slower than float32, and so is that of some CPUs with instructions for it."""
+    monkeypatch.setattr(runtime, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(runtime, "_bf16_pays", lambda: pays)
     assert runtime.pick_precision(CPU) is expected
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(0.1, True), (0.9, False), (1.5, False)])
+def test_the_trial_compares_the_best_times_and_wants_a_margin(monkeypatch, bf16, expected):
+    """A ratio the wrong way round would choose the slower type on every machine."""
+    clock = iter(t for cost in [1.0] * 5 + [bf16] * 5 for t in (0.0, cost))
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: next(clock))
+    runtime._bf16_pays.cache_clear()
+    assert runtime._bf16_pays() is expected
+    runtime._bf16_pays.cache_clear()
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -206,3 +207,92 @@ def test_history_survives_a_round_trip_and_a_damaged_file_is_refused(tmp_path):
         History.load(path)
     with pytest.raises(FileNotFoundError):
         History.load(tmp_path / "absent.json")
+
+
+def test_the_moving_average_is_validated_and_kept():
+    """An average that is computed and then thrown away, or that is left in the model between epochs."""
+    model, seen = small(), []
+    own = recipe(epochs=3, ema=0.8, schedule="constant")
+
+    def look(row):
+        seen.append(weights(model))
+        assert row["val_loss"] == pytest.approx(loss_and_accuracy(model, val)[0])
+
+    val = coloured(48)
+    train(model, coloured_fixed(), val, own, seed=3, on_epoch=look)
+    assert torch.equal(weights(model), seen[-1])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_the_moving_average_has_the_weights_that_the_formula_gives():
+    """By hand: the first average is the first weights, then decay times the old plus the rest of the new."""
+    start = small().state_dict()
+    after = {}
+    for steps in (1, 2):
+        model = small()
+        model.load_state_dict(start)
+        train(model, coloured_fixed(), None, recipe(epochs=None, steps=steps), seed=3)
+        after[steps] = model.fc.weight.detach().clone()
+    model = small()
+    model.load_state_dict(start)
+    train(model, coloured_fixed(), None, recipe(epochs=None, steps=2, ema=0.75), seed=3)
+    torch.testing.assert_close(model.fc.weight.detach(), 0.75 * after[1] + 0.25 * after[2])
+
+
+def test_l1_pulls_weights_to_zero_and_leaves_norms_and_biases_alone():
+    """A penalty on batch-norm scales would shrink the whole signal."""
+    still = {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0, "padding": 0, "flip": "none"}
+    one_step = recipe(epochs=None, steps=1, **still)
+    start = small().state_dict()
+    steps = {}
+    for l1 in (0.0, 0.1):
+        model = small()
+        model.load_state_dict(start)
+        train(model, coloured_fixed(), None, one_step.but(l1=l1))
+        steps[l1] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, before in start.items():
+        if name not in steps[0.0]:
+            continue
+        pull = 0.01 * 0.1 * before.sign() if before.ndim > 1 else torch.zeros_like(before)
+        torch.testing.assert_close(steps[0.0][name] - steps[0.1][name], pull, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_early_stopping_ends_when_the_validation_loss_has_not_improved():
+    """Labels of validation that contradict the training make every epoch worse than the first."""
+    val = coloured(48)
+    wrong = Split(val.images, (val.labels + 1) % 3, CLASSES, "wrong")
+    halt = recipe(epochs=20, patience=2)
+    losses = train(small(), coloured_fixed(), wrong, halt).column("val_loss")
+    assert len(losses) < 20
+    assert losses.index(min(losses)) == len(losses) - 3
+    with pytest.raises(ValueError, match=r"patience.* needs validation images"):
+        train(small(), coloured(), None, halt)
+
+
+def test_the_norm_of_the_gradient_is_that_of_all_parameters():
+    model, split = small(), coloured(16)
+    twin = small()
+    twin.load_state_dict(model.state_dict())
+    one = recipe(epochs=None, steps=1, padding=0, flip="none", grad_clip=1e-3)  # the norm before clipping
+    history = train(model, split, None, one)
+    twin.train()
+    nn.functional.cross_entropy(twin(CIFAR10(split.images)), split.labels).backward()
+    norm = torch.cat([p.grad.flatten() for p in twin.parameters()]).norm().item()
+    assert history.rows[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_validation_may_average_the_mirror_image():
+    model, val = small(), coloured(48)
+    history = train(model, coloured(), val, recipe(epochs=1, test_flip=True))
+    assert history.rows[0]["val_loss"] == pytest.approx(loss_and_accuracy(model, val, flip=True)[0])
+    assert history.rows[0]["val_loss"] != pytest.approx(loss_and_accuracy(model, val)[0], rel=1e-6)
+
+
+def test_history_as_csv(tmp_path):
+    history = train(small(), coloured(), None, recipe(epochs=2))
+    history.save_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert [float(row["train_loss"]) for row in rows] == history.column("train_loss")
+    assert rows[0]["val_loss"] == ""
