@@ -79,7 +79,7 @@ def remove_stale(folder: Path, pattern: str, *, age: float = STALE) -> None:
     before = time.time() - age
     for entry in folder.glob(pattern):
         with suppress(OSError):
-            if any(found.stat().st_mtime > before for found in (entry, *entry.rglob("*"))):
+            if any(found.lstat().st_mtime > before for found in (entry, *entry.rglob("*"))):
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
