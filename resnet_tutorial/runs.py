@@ -182,6 +182,22 @@ def save_logits(folder: str | Path, name: str, predictions: Predictions) -> tupl
     return Predictions(half, predictions.labels, predictions.classes), _sha256(path)
 
 
+def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
+    """All records in a folder, by name; none if there is no such folder.
+
+    Raises:
+        ValueError: If a JSON file there is no record.
+    """
+    runs: list[Run] = []
+    tables: list[Measurement] = []
+    for path in sorted(Path(folder).glob("*.json")):
+        if '"recipe"' in path.read_text(encoding="utf-8"):
+            runs.append(Run.load(path))
+        else:
+            tables.append(Measurement.load(path))
+    return runs, tables
+
+
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     """Runs that differ in their seed only, as one row each.
 

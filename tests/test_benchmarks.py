@@ -16,9 +16,10 @@ from torchvision import datasets
 from resnet_tutorial import data, models
 from resnet_tutorial.augment import Augment
 from resnet_tutorial.recipes import RECIPES, Recipe
+from resnet_tutorial.runs import Measurement
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("input", "epoch", "time_to_accuracy", "memory")
+SCRIPTS = ("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes")
 QUICK = ["--quick", "--threads", "1", "--device", "cpu"]
 
 # Loaders fork on Linux; that is theirs to decide, and Python 3.12 and later warn of it.
@@ -261,7 +262,7 @@ def test_input_prints_a_sound_table(capsys):
 def test_epoch_prints_a_sound_table(capsys, monkeypatch):
     """With `--compile`, compiled rows of their own carry the compile time; the others carry none."""
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, mode=None: compiled.append(model) or model)
     text, header, rows = run("epoch", capsys, "--compile", "--workers", "0")
     kinds = script("common").precisions(torch.device("cpu"))
     assert len(rows) == 1 + 2 * len(kinds) and header[1] == "seconds"
@@ -271,6 +272,43 @@ def test_epoch_prints_a_sound_table(capsys, monkeypatch):
         assert (row[4] == "-") == ("compiled" not in row[0])
     assert len({id(model) for model in compiled}) == len(kinds)  # one network a row, compiled once
     assert ("No mixed precision" in text) == (len(kinds) == 1)
+
+
+def test_throughput_prints_a_sound_table(capsys):
+    _, header, rows = run("throughput", capsys)
+    kinds = script("common").precisions(torch.device("cpu"))
+    assert [row[1:4] for row in rows] == [
+        ["default", "fp32", "no"],
+        *(["channels-last", kind, "no"] for kind in kinds),
+    ]
+    assert all(float(row[header.index("images/s")]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_two_processes_print_a_sound_table(capsys):
+    """Both sides must follow the same loss curve, up to batch normalisation's share of a batch."""
+    _, header, rows = run("processes", capsys, "--epochs", "2", "--repeats", "1")
+    assert [row[:2] for row in rows] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
+    losses = [float(row[header.index("training loss")]) for row in rows]
+    assert losses[:2] == pytest.approx(losses[2:], rel=0.1)
+
+
+def test_a_table_can_be_recorded(tmp_path, capsys):
+    """A record must say what was printed, and a quick run is no measurement."""
+    common = script("common")
+    words = ["--data", "sample", "--device", "cpu", "--images", "50", "--record", str(tmp_path)]
+    args, train, _ = common.parse(common.options("x"), words)
+    assert len(train) == 50
+    common.report("Title", args, ("a", "b"), [("x", 1.5)], name="table", how="once", notes=["A note."])
+    record = Measurement.load(tmp_path / "table.json")
+    record.check()
+    assert (record.title, record.columns, record.rows) == ("Title", ["a", "b"], [["x", 1.5]])
+    assert record.notes[0].startswith("Once.") and record.notes[1:] == ["A note."]
+    assert record.setup["data"] == "sample"
+    assert "| x | 1.5 |" in capsys.readouterr().out
+    args.quick = True
+    with pytest.raises(SystemExit, match="--quick is no measurement"):
+        common.report("Title", args, ("a",), [("x",)], name="t", how="once")
 
 
 def test_time_to_accuracy_prints_a_sound_table(capsys):

@@ -12,7 +12,16 @@ import pytest
 from resnet_tutorial import cli
 from resnet_tutorial.predictions import Predictions
 from resnet_tutorial.recipes import RECIPES, get_recipe
-from resnet_tutorial.runs import Measurement, Run, changed, compare, data_summary, save_logits, source_version
+from resnet_tutorial.runs import (
+    Measurement,
+    Run,
+    changed,
+    compare,
+    data_summary,
+    load_all,
+    save_logits,
+    source_version,
+)
 
 RESULTS = Path(__file__).parent.parent / "book" / "results"
 
@@ -134,6 +143,10 @@ def test_a_table_needs_rows_of_one_length(tmp_path):
         dataclasses.replace(table, rows=[[1]]).check()
     with pytest.raises(ValueError, match="is not a Run"):
         Run.load(tmp_path / "speed.json")
+    made = record(tmp_path)
+    made.save(tmp_path)
+    assert load_all(tmp_path) == ([made], [table])
+    assert load_all(tmp_path / "absent") == ([], [])
 
 
 def test_a_recipe_without_a_name_of_ours_cannot_be_recorded():
