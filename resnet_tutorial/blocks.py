@@ -20,12 +20,23 @@ SHORTCUTS = ("A", "B", "C", "none")
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the resolution at stride 1; no bias, since batch normalisation has one."""
+    """3x3 convolution that keeps the resolution at stride 1; no bias, since batch normalisation has one.
+
+    Example:
+        >>> import torch
+        >>> conv3x3(3, 16, stride=2)(torch.zeros(1, 3, 32, 32)).shape
+        torch.Size([1, 16, 16, 16])
+    """
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """1x1 convolution without bias: a linear map of the channels, the same at every pixel."""
+    """1x1 convolution without bias: a linear map of the channels, the same at every pixel.
+
+    Example:
+        >>> conv1x1(16, 32).weight.shape
+        torch.Size([32, 16, 1, 1])
+    """
     return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
 
@@ -35,6 +46,11 @@ class ZeroPadShortcut(nn.Module):
     Half of the new channels come before the old ones and half after them, as is usual in PyTorch code for
     CIFAR-10; fb.resnet.torch puts all of them after. The two differ only in the order of channels, which the
     layers around them are free to permute. There is nothing to learn here: the module has no parameters.
+
+    Example:
+        >>> import torch
+        >>> ZeroPadShortcut(1, 3, stride=2)(torch.ones(1, 1, 4, 4))[0, :, 0, 0]  # three channels, one pixel
+        tensor([0., 1., 0.])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -75,6 +91,14 @@ def shortcut(
 
     Raises:
         ValueError: if the kind is unknown, or "A" would have to remove channels.
+
+    Example:
+        >>> shortcut("A", 16, 16)
+        Identity()
+        >>> shortcut("A", 16, 32, stride=2)
+        ZeroPadShortcut(stride=2, padding=(8, 8))
+        >>> print(shortcut("none", 16, 32))
+        None
     """
     if kind not in SHORTCUTS:
         raise ValueError(f"unknown shortcut {kind!r}: choose one of {', '.join(map(repr, SHORTCUTS))}")
@@ -88,7 +112,13 @@ def shortcut(
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (He et al. 2016, figure 5 left)."""
+    """Two 3x3 convolutions (He et al. 2016, figure 5 left).
+
+    Example:
+        >>> import torch
+        >>> BasicBlock(16, 32, stride=2)(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 32, 16, 16])
+    """
 
     expansion = 1
 
@@ -118,6 +148,11 @@ class Bottleneck(nn.Module):
 
     The stride sits on the 3x3 convolution, as in fb.resnet.torch, torchvision and NVIDIA's "ResNet-50
     v1.5". The paper has it on the first 1x1, which then skips three pixels in four.
+
+    Example:
+        >>> import torch
+        >>> Bottleneck(64, 64)(torch.zeros(2, 64, 8, 8)).shape
+        torch.Size([2, 256, 8, 8])
     """
 
     expansion = 4
@@ -153,6 +188,13 @@ class PreActBlock(nn.Module):
     Nothing follows the addition, so an identity shortcut carries ``x`` through untouched. A projection takes
     the activated input and has no batch normalisation of its own, as in the authors' code (resnet-1k-layers);
     zero padding takes ``x`` itself.
+
+    Example:
+        >>> import torch
+        >>> block, x = PreActBlock(8, 8), torch.randn(2, 8, 4, 4)
+        >>> block.zero_init()
+        >>> torch.equal(block(x), x)  # a silent branch: nothing is in the way of x
+        True
     """
 
     expansion = 1

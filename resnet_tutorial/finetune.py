@@ -20,6 +20,11 @@ def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
 
     Raises:
         ValueError: if the last layer is not a linear layer called ``fc``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> list(stages(resnet20()))
+        ['stem', 'layer1', 'layer2', 'layer3', 'head']
     """
     if not isinstance(getattr(model, "fc", None), nn.Linear):
         raise ValueError(f"expected a ResNet whose last layer is a linear `fc`, got {type(model).__name__}")
@@ -34,7 +39,13 @@ def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def trainable(model: nn.Module) -> list[str]:
-    """Name the parameters that training will change."""
+    """Name the parameters that training will change.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> trainable(freeze_backbone(resnet20()))
+        ['fc.weight', 'fc.bias']
+    """
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
@@ -45,6 +56,11 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
 
     Raises:
         ValueError: if the model has no ``fc``, or num_classes is less than 1.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> replace_head(resnet20(), 4).fc
+        Linear(in_features=64, out_features=4, bias=True)
     """
     (head,) = stages(model)["head"]
     if isinstance(model, ResNet):
@@ -75,6 +91,12 @@ def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
 
     Raises:
         ValueError: if there is no such stage.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = unfreeze(freeze_backbone(resnet20()), "layer3")
+        >>> sorted({name.split(".")[0] for name in trainable(model)})
+        ['fc', 'layer3']
     """
     parts = stages(model)
     names = list(parts)
@@ -100,6 +122,12 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
     ``requires_grad`` does not do this: statistics are no parameters, and every forward pass in train mode
     moves them. Scale and shift are parameters and stay trainable unless frozen. Pass a stage, such as
     ``model.layer1``, to keep only its statistics; undo with ``unfreeze_batchnorm``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = freeze_batchnorm(resnet20()).train()
+        >>> model.training, model.bn1.training
+        (True, False)
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -109,7 +137,13 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def unfreeze_batchnorm(model: nn.Module) -> nn.Module:
-    """Let batch normalisation follow the mode of the model again; returns the model."""
+    """Let batch normalisation follow the mode of the model again; returns the model.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> unfreeze_batchnorm(freeze_batchnorm(resnet20().train())).bn1.training
+        True
+    """
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.__class__ = nn.BatchNorm2d
@@ -141,6 +175,12 @@ def parameter_groups(
 
     Raises:
         ValueError: if a rate is out of range or nothing is trainable.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = unfreeze(freeze_backbone(resnet20()), "layer2")
+        >>> [(group["name"], group["lr"]) for group in parameter_groups(model, lr=0.1, decay=0.5)]
+        [('head', 0.1), ('layer3', 0.05), ('layer2', 0.025)]
     """
     if lr <= 0 or not 0 < decay <= 1 or weight_decay < 0:
         given = f"lr={lr}, decay={decay}, weight_decay={weight_decay}"

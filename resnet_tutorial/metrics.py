@@ -140,7 +140,13 @@ def _without_nan(value: Any) -> Any:
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, 1927): it stays in 0..1 and is usable near both ends."""
+    """95 % score interval of a proportion (Wilson, 1927): it stays in 0..1 and is usable near both ends.
+
+    Example:
+        >>> low, high = wilson_interval(90, 100)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.826 to 0.945'
+    """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n} trials; give 0 <= successes <= n and n above 0")
     share, z2 = successes / n, Z_95**2
@@ -159,6 +165,13 @@ def reliability_bins(
     Returns:
         For each bin: number of images, mean confidence, accuracy; ``(bins,)`` each, the last two NaN where a
         bin is empty.
+
+    Example:
+        >>> sure = np.log([[0.9, 0.1], [0.6, 0.4]])  # 90 % and 60 % sure of a cat
+        >>> predictions = Predictions(sure, np.array([0, 1]), ("cat", "dog"))
+        >>> counts, confidence, accuracy = reliability_bins(predictions, bins=2)
+        >>> counts.tolist(), round(float(confidence[1]), 2), float(accuracy[1])
+        ([0, 2], 0.75, 0.5)
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; give 1 or more")
@@ -204,6 +217,14 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
 
     Raises:
         ValueError: a k below 1.
+
+    Example:
+        >>> logits = np.array([[4.0, 1.0], [3.0, 2.0], [0.0, 1.0]])
+        >>> result = report(Predictions(logits, np.array([0, 1, 1]), ("cat", "dog")))
+        >>> round(result.accuracy, 3)
+        0.667
+        >>> result.confusion.tolist()  # a row for each true class
+        [[1, 0], [1, 1]]
     """
     if any(k < 1 for k in topk):
         raise ValueError(f"topk is {tuple(topk)}; give numbers of 1 or more")
