@@ -40,6 +40,9 @@ def train(arguments: argparse.Namespace) -> None:
             raise ValueError("--record needs test images: --data sample or cifar10")
         runs.changed(recipe)
         test = _load(arguments, "test")
+    if arguments.classes:
+        pool = pool.with_classes(arguments.classes)
+        test = test and test.with_classes(arguments.classes)
     runtime.seed_everything(arguments.seed)
     model = models.create(arguments.model, num_classes=len(pool.classes))
     history, split = _run(arguments, model, pool, recipe, name=arguments.model, normalize=CIFAR10)
@@ -53,6 +56,7 @@ def _record(
     """Measures the last weights on the test images, in float32, and writes the record."""
     changes = runs.changed(recipe)
     words = [arguments.model, recipe.name, *(f"{key}{value}" for key, value in changes.items())]
+    words += [f"{len(arguments.classes)}classes"] if arguments.classes else []
     name = "-".join([*words, f"s{arguments.seed}"])
     single, flipped = (evaluation.predict(model, splits["test"], flip=flip) for flip in (False, True))
     single, digest = runs.save_logits(arguments.record, name, single)

@@ -217,3 +217,15 @@ def test_the_best_network_by_validation_is_kept(photos, tmp_path):
     best = min(rows, key=lambda row: row["val_loss"])
     _, metadata = models.load_model(out / "best.safetensors")
     assert (metadata["epoch"], metadata["val_loss"]) == (best["epoch"], best["val_loss"])
+
+
+def test_training_on_some_classes_only(photos, tmp_path, capsys):
+    """The head must have as many outputs as classes, and labels their positions, not those of the whole data."""
+    out = tmp_path / "run"
+    training = ["--epochs", 1, "--batch-size", 200, "--model", "resnet8", "--device", "cpu", "--out", out]
+    assert run("train", "--classes", "cat", "ship", *training) == 0
+    assert "360 training images" in capsys.readouterr().out  # of 2 x 200, a tenth for validation
+    model, metadata = models.load_model(out / "model.safetensors")
+    assert metadata["classes"] == ["cat", "ship"]
+    assert model.fc.out_features == 2
+    assert "no class 'unicorn'" in refusal(capsys, "train", "--classes", "cat", "unicorn", *training)
