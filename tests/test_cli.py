@@ -220,7 +220,7 @@ def test_the_best_network_by_validation_is_kept(photos, tmp_path):
 
 
 def test_training_on_some_classes_only(photos, tmp_path, capsys):
-    """The head must have as many outputs as classes, and labels their positions, not those of the whole data."""
+    """The head has an output a class, and labels count among these classes, not among all of the data's."""
     out = tmp_path / "run"
     training = ["--epochs", 1, "--batch-size", 200, "--model", "resnet8", "--device", "cpu", "--out", out]
     assert run("train", "--classes", "cat", "ship", *training) == 0

@@ -413,3 +413,21 @@ def test_a_model_and_its_description_must_agree(tmp_path):
     with pytest.raises(ValueError, match="save_model takes a ResNet, got Linear"):
         models.save_model(path, nn.Linear(2, 2), classes=["a", "b"], normalize=NORMALIZE)
     assert not path.exists()
+
+
+def test_wide_networks_pool_after_the_stem():
+    """The same layers without the pooling would cost four times as much."""
+    model = create("resnet8_wide").eval()
+    assert (model.depth, model.conv1.out_channels) == (8, models.WIDE)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        first = F.max_pool2d(F.relu(model.bn1(model.conv1(x))), 2)  # (2, 48, 16, 16)
+        features = model.forward_features(x)
+        expected = model.layer3(model.layer2(model.layer1(first)))
+    assert first.shape == (2, models.WIDE, 16, 16)
+    assert features.shape == (2, 4 * models.WIDE, 4, 4)
+    torch.testing.assert_close(features, expected)
+    with pytest.raises(ValueError, match="already means stem='pool'"):
+        create("resnet8_wide", stem="cifar")
+    with pytest.raises(ValueError, match="unknown network 'plain8_wide'"):
+        create("plain8_wide")
