@@ -397,9 +397,9 @@ def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
 
 def test_every_shipped_file_is_there_and_loads():
     """A table of weights that names a file the package does not hold."""
-    for name, weights in models.SHIPPED_WEIGHTS:
-        _, metadata = models.load_model(models.shipped(name, weights))
-        create(name, weights=weights, num_classes=len(metadata["classes"]))
+    for name, which in models.SHIPPED_WEIGHTS:
+        _, metadata = models.load_model(models.shipped(name, which))
+        create(name, weights=which, num_classes=len(metadata["classes"]))
 
 
 def test_a_model_and_its_description_must_agree(tmp_path):
