@@ -1,0 +1,94 @@
+"""The files around the code: links, the checks before a commit, the changelog, the forms for contributors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TEXTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
+    *sorted(ROOT.glob(".github/*.md")),
+]
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a text."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(path):
+    """A renamed file leaves a dead link on the first page that a visitor sees."""
+    text = path.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / unquote(name) if name else path
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_checks_before_a_commit_are_local_and_pinned():
+    """A hook without a version changes under our feet; one that is cloned needs an address."""
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    hooks = {hook["id"]: hook for repository in repositories for hook in repository["hooks"]}
+    assert {"ruff-check", "ruff-format", "nbstripout", "codespell", "check-added-large-files"} <= set(hooks)
+    for name, hook in hooks.items():
+        assert hook["language"] == "python", name
+        for package in hook["additional_dependencies"]:
+            assert re.fullmatch(r"[\w-]+==[\d.]+", package), package
+    assert "--keep-id" in hooks["nbstripout"]["entry"], "without it every cell would get another id"
+    tested = re.search(r"^ruff==\S+", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in ("ruff-check", "ruff-format"):
+        assert hooks[name]["additional_dependencies"] == [tested[0]], "two versions format in two ways"
+
+
+def test_the_changelog_knows_the_version():
+    """A release that the changelog does not mention leaves readers to guess what changed."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[([^\]]+)\](?: - (\d{4}-\d\d-\d\d))?$", text, re.MULTILINE)
+    assert sections[0] == ("Unreleased", "")
+    assert all(date for _, date in sections[1:]), "a released version has a date"
+    kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert PROJECT["version"] in text
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_issue_forms_are_valid(path):
+    """GitHub shows no form at all, and no message, when a key is missing."""
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.stem == "config":
+        assert set(form) <= {"blank_issues_enabled", "contact_links"}
+        return
+    assert form["name"] and form["description"]
+    ids = [part["id"] for part in form["body"]]
+    assert len(ids) == len(set(ids))
+    for part in form["body"]:
+        assert part["type"] in ("textarea", "input", "checkboxes", "dropdown")
+        assert part["attributes"]["label"]
+
+
+def test_commands_in_the_makefile_are_explained():
+    """`make help` is where a newcomer looks."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in set(phony.split()) - {"help"}:
+        assert f"make {target}" in shown, target
+        assert re.search(rf"^{target}:", text, re.MULTILINE), target
