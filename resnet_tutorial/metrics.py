@@ -219,7 +219,7 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
 
     Example:
         >>> logits, labels = np.array([[4, 1], [3, 2], [0, 1]]), np.array([0, 1, 1])
-        >>> report(Predictions(logits, labels, ("cat", "dog"))).confusion.tolist()  # a row for each true class
+        >>> report(Predictions(logits, labels, ("cat", "dog"))).confusion.tolist()  # rows are true classes
         [[1, 0], [1, 1]]
     """
     if any(k < 1 for k in topk):
