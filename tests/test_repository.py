@@ -14,10 +14,6 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TEXTS = sorted(path for folder in (".", "benchmarks", ".github") for path in (ROOT / folder).glob("*.md"))
-    *sorted(ROOT.glob("*.md")),
-    *sorted(ROOT.glob("benchmarks/*.md")),
-    *sorted(ROOT.glob(".github/*.md")),
-]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
