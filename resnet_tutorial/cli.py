@@ -22,7 +22,7 @@ TRAIN_EXAMPLES = """examples:
 EVALUATE_EXAMPLES = """examples:
   resnet-tutorial evaluate runs/resnet20-quick-s0/model.safetensors
   resnet-tutorial evaluate model.safetensors --data cifar10 --json report.json
-  resnet-tutorial evaluate model.safetensors --data photos/
+  resnet-tutorial evaluate model.safetensors --data photos/ --report out/
 """
 PREDICT_EXAMPLES = """examples:
   resnet-tutorial predict photo.jpg
@@ -100,6 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
     sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    sub.add_argument(
+        "--report", type=Path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
+    )
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
 
     sub = add("predict", commands.predict, "Name what is in a picture.", PREDICT_EXAMPLES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, data, distributed, models, runs, runtime
+from . import checkpoint, data, distributed, model_report, models, runs, runtime
 from . import evaluate as evaluation
 from . import finetune as tuning
 from .augment import CIFAR10, Normalize
@@ -204,6 +204,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     report = evaluation.report(predictions)
     print(f"{split.name}: {len(split):,} images")
     print(report)
+    if arguments.report is not None:
+        about = {
+            "weights": arguments.weights,
+            "parameters": f"{models.count_parameters(model):,}",
+            "data": split.name,
+            "view": "each image and its mirror image" if arguments.flip else "single",
+        }
+        page = model_report.write(
+            arguments.report, predictions, split, title=f"Model report: {arguments.weights}", about=about
+        )
+        print(f"saved {page}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
         print(f"saved {arguments.json}")

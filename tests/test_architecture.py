@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "history": {"files"},
     "metrics": {"predictions"},
     "mirrors": {"cifar_files", "files"},
+    "model_report": {"data", "files", "metrics", "plotting", "predictions"},
     "models": {"blocks", "checkpoint", "counting", "resnet", "weights"},
     "monitor": {"augment", "data", "evaluate", "history", "plotting"},
     "normalize": set(),
