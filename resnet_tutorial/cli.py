@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__, commands, distributed, runtime
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with distributed.joined():
+        with _plain_warnings(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
         print(f"resnet-tutorial: {error}", file=sys.stderr)
@@ -52,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("resnet-tutorial: interrupted; a training goes on with --resume", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are one line on standard error, without the place in the source."""
+    original = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"resnet-tutorial: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -34,7 +34,6 @@ ALLOWED: dict[str, set[str]] = {
     "distributed": set(),
     "draws": set(),
     "evaluate": {"augment", "data", "metrics", "predictions"},
-    "explain": {"blocks", "models"},
     "files": set(),
     "finetune": {"blocks", "models"},
     "folder": {"splits"},

@@ -229,3 +229,13 @@ def test_training_on_some_classes_only(photos, tmp_path, capsys):
     assert metadata["classes"] == ["cat", "ship"]
     assert model.fc.out_features == 2
     assert "no class 'unicorn'" in refusal(capsys, "train", "--classes", "cat", "unicorn", *training)
+
+
+def test_a_warning_is_one_line_without_source(photos, tmp_path):
+    """Python's own form names a path in the package and quotes a line of its source."""
+    (photos / "warm" / "notes.txt").write_text("x")
+    words = ["train", "--data", photos, "--model", "resnet8", "--epochs", 1, "--device", "cpu"]
+    command = [sys.executable, "-m", "resnet_tutorial", *words, "--out", tmp_path / "out"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    (line,) = [line for line in done.stderr.splitlines() if "notes.txt" in line]
+    assert line.startswith("resnet-tutorial: ignored") and "UserWarning" not in done.stderr
