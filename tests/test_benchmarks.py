@@ -19,7 +19,7 @@ from resnet_tutorial.recipes import RECIPES, Recipe
 from resnet_tutorial.runs import Measurement
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes")
+SCRIPTS = ("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes", "finetuning")
 QUICK = ["--quick", "--threads", "1", "--device", "cpu"]
 
 # Loaders fork on Linux; that is theirs to decide, and Python 3.12 and later warn of it.
@@ -282,6 +282,35 @@ def test_throughput_prints_a_sound_table(capsys):
         *(["channels-last", kind, "no"] for kind in kinds),
     ]
     assert all(float(row[header.index("images/s")]) > 0 for row in rows)
+
+
+def test_finetuning_prints_a_sound_table(capsys):
+    _, header, rows = run("finetuning", capsys)
+    assert [row[0] for row in rows] == ["from scratch", "linear probe", "BN-only", "full", "gradual"]
+    assert all(0 <= float(row[header.index("test accuracy (%)")]) <= 100 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("method", "moved"),
+    [
+        ("linear_probe", {"fc"}),
+        ("batchnorm_only", {"fc", "bn"}),
+        ("full", {"fc", "bn", "conv"}),
+        ("gradual", {"fc", "bn", "conv"}),
+        ("scratch", {"fc", "bn", "conv"}),
+    ],
+)
+def test_every_method_trains_what_its_name_says(method, moved):
+    """A probe whose batch norm drifts, or a full fine-tuning that is frozen, would be compared wrongly."""
+    module = script("finetuning")
+    images = data.load_sample()[0].with_classes(module.VEHICLES).per_class(3)
+    torch.manual_seed(0)
+    start = module.pretrained().state_dict()
+    model = getattr(module, method)(images, 8, seed=0, device="cpu", precision="fp32", progress=False)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, start[name])}
+    kinds = {kind for kind in ("fc", "bn", "conv") if any(kind in name for name in changed)}
+    assert kinds == moved
+    assert any("running_mean" in name for name in changed) == (method not in ("linear_probe", "gradual"))
 
 
 @pytest.mark.slow
