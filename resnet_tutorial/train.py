@@ -54,8 +54,9 @@ def fit(
 ) -> History:
     """Trains a classifier in place, with the whole data set in the device's memory.
 
-    The five lines under "The training step" are those of any textbook. What makes the loop fast is around
-    them: nothing is read from the device during an epoch, and no image is handled alone.
+    The lines under "The training step" are those of any textbook; the scaler does nothing but in float16.
+    What makes the loop fast is around them: nothing is read from the device during an epoch, and no image is
+    handled alone.
 
     The order of the images and their augmentation come from a generator of this run's own, so that the same
     seed gives the same run, whatever else draws random numbers. An epoch's last, incomplete batch is dropped:
@@ -258,10 +259,8 @@ def _check(
     """Refuses what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
         raise ValueError("early stopping (patience) needs validation images: hold some out")
-    if recipe.batch_size % distributed.size():
-        raise ValueError(
-            f"a batch of {recipe.batch_size} cannot be shared equally by {distributed.size()} processes"
-        )
+    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
+        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
     if resume and checkpoint is None:
         raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:

@@ -137,7 +137,7 @@ def test_the_command_line_writes_once(tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 3)
-    with pytest.raises(ValueError, match="a batch of 16 cannot be shared equally by 3 processes"):
+    with pytest.raises(ValueError, match="3 processes cannot share a batch of 16 equally"):
         train(without_norm())
 
 
