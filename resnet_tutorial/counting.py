@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Count the parameters, frozen ones included; running statistics are not parameters."""
+    """Count the parameters, frozen ones included; running statistics are not parameters.
+
+    Example:
+        >>> count_parameters(nn.Linear(64, 10))
+        650
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -20,6 +25,11 @@ def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> in
     Args:
         model: any network of ``nn.Conv2d`` and ``nn.Linear`` layers; it is not run and not changed.
         input_size: (channels, height, width) of the image, or one number for a square colour image.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> f"{count_multiply_adds(resnet20(), 32):,}"
+        '40,551,040'
     """
     shape = (3, input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     total = 0

@@ -36,6 +36,10 @@ class History:
 
         Raises:
             ValueError: If no quantity has that name.
+
+        Example:
+            >>> History([{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]).column("lr")
+            [0.1, 0.05]
         """
         if self.rows and name not in self.rows[0]:
             raise ValueError(f"a history has no column {name!r}: use {', '.join(self.rows[0])}")

@@ -61,6 +61,10 @@ def cifar_resnet(
 
     Raises:
         ValueError: if the depth is not 6n+2 with n of at least 1, or an option is not known.
+
+    Example:
+        >>> count_parameters(cifar_resnet(20))
+        269722
     """
     check_positive(depth=depth)
     n, rest = divmod(depth - 2, 6)
@@ -108,6 +112,12 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     Raises:
         FileNotFoundError: if there is no such weights file.
         ValueError: if name, depth or an option is unknown, or the weights are of another network.
+
+    Example:
+        >>> create("resnet20", num_classes=5).fc
+        Linear(in_features=64, out_features=5, bias=True)
+        >>> create("resnet20", weights="cifar10").training  # the shipped network, ready for fine-tuning
+        True
     """
     match = re.fullmatch(r"(resnet|plain|preact_resnet)([1-9]\d{0,3})(_cifar|_wide)?", str(name))
     family, depth, variant = match.groups() if match else ("", "0", None)

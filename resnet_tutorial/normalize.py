@@ -16,6 +16,11 @@ class Normalize:
     Attributes:
         mean: mean of each channel, for values in 0..1.
         std: standard deviation of each channel, for values in 0..1.
+
+    Example:
+        >>> white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+        >>> [round(value, 2) for value in CIFAR10(white)[0, :, 0, 0].tolist()]
+        [2.06, 2.13, 2.12]
     """
 
     mean: tuple[float, ...]

@@ -33,6 +33,11 @@ class Predictions:
 
     Raises:
         ValueError: the parts do not fit together, or a logit is not finite.
+
+    Example:
+        >>> predictions = Predictions(np.array([[2, 0], [0, 1]]), np.array([0, 0]), ("cat", "dog"))
+        >>> predictions.predicted.tolist(), predictions.correct.tolist()
+        ([0, 1], [True, False])
     """
 
     logits: NDArray[np.float32]

@@ -28,6 +28,15 @@ class Split:
 
     Raises:
         ValueError: the parts do not fit together.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+        >>> both = Split(images, labels, ("cat", "dog"), "four")
+        >>> both
+        Split('four', 4 images of 32x32, 2 classes)
+        >>> rest, held_out = both.split(0.5, seed=0)
+        >>> held_out.counts()
+        tensor([1, 1])
     """
 
     images: torch.Tensor
