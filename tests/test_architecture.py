@@ -21,6 +21,7 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
+    "answers": {"exercises"},
     "augment": {"draws", "normalize"},
     "blocks": set(),
     "charts": {"style"},
@@ -34,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "distributed": set(),
     "draws": set(),
     "evaluate": {"augment", "data", "metrics", "predictions"},
+    "exercises": {"finetune", "metrics", "models", "recipes"},
     "files": set(),
     "finetune": {"blocks", "models"},
     "folder": {"splits"},

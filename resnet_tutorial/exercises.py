@@ -1,0 +1,174 @@
+"""The exercises of the book whose answers a program can judge, and how it judges them.
+
+What can only be explained, drawn or measured is not among them: the folded solution is there to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .finetune import freeze_backbone, parameter_groups, trainable
+from .metrics import wilson_interval
+from .models import cifar_resnet, count_parameters, resnet20
+from .recipes import RECIPES
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise whose answer a program can judge.
+
+    Attributes:
+        number: such as "3.2".
+        answer: what the last line of the reader's cell should be.
+        right: whether an answer is right; it may raise whatever a wrong answer makes it raise.
+    """
+
+    number: str
+    answer: str
+    right: Callable[[Any], bool]
+
+
+def _numbers(*expected: float, within: float = 1e-6) -> Callable[[Any], bool]:
+    """Whether an answer is these numbers, in this order, up to a relative difference."""
+
+    def right(answer: Any) -> bool:
+        given = np.asarray(answer, dtype=float).ravel()
+        return given.shape == (len(expected),) and bool(np.allclose(given, expected, rtol=within, atol=1e-12))
+
+    return right
+
+
+def _folds(fold: Callable) -> bool:
+    conv, bn = nn.Conv2d(4, 6, 3, padding=1, bias=False).double(), nn.BatchNorm2d(6).double().eval()
+    for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
+        nn.init.uniform_(tensor, 0.5, 2)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    weight, bias = fold(conv, bn)
+    return torch.allclose(F.conv2d(x, weight, bias, padding=1), bn(conv(x)))
+
+
+def _smoothed(gradient: Callable) -> bool:
+    z = torch.randn(10, dtype=torch.float64, requires_grad=True)
+    F.cross_entropy(z[None], torch.tensor([4]), label_smoothing=0.1).backward()
+    return torch.allclose(torch.as_tensor(gradient(z.detach(), 4, 0.1)), z.grad)
+
+
+def _strides_first(block: type[nn.Module]) -> bool:
+    made = block(16, 8, stride=2)
+    moved = made.conv1.stride == (2, 2) and made.conv2.stride == (1, 1)
+    return moved and made(torch.zeros(1, 16, 8, 8)).shape == (1, 32, 4, 4)
+
+
+def _for_grey_images(model: nn.Module) -> bool:
+    images = torch.zeros(2, 1, 64, 64)
+    return model.forward_features(images).shape[2:] == (16, 16) and model(images).shape == (2, 20)
+
+
+def _parameters(**options: str) -> int:
+    return count_parameters(cifar_resnet(20, **options))
+
+
+def _momentum() -> float:
+    theta = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+    sgd = torch.optim.SGD([theta], lr=0.1, momentum=0.9)
+    for _ in range(3):
+        sgd.zero_grad()
+        (theta**2).backward()
+        sgd.step()
+    return theta.item()
+
+
+def _one_cycle(answer: Any) -> bool:
+    step, first, last = answer
+    rates = [RECIPES["quick"].lr_at(t, 400) for t in range(400)]
+    highest = np.isclose(rates[int(step)], max(rates))
+    return bool(highest) and _numbers(rates[0], rates[-1], within=0.02)((first, last))
+
+
+def _probe(answer: Any) -> bool:
+    model = freeze_backbone(resnet20(num_classes=4))
+    sizes = dict(model.named_parameters())
+    head = sum(sizes[name].numel() for name in trainable(model))
+    return _numbers(head, count_parameters(model) / head, within=0.01)(answer)
+
+
+def _stem_rate(answer: Any) -> bool:
+    groups = parameter_groups(resnet20(), lr=0.1, decay=1 / 2.6)
+    (stem,) = [group["lr"] for group in groups if group["name"] == "stem"]
+    return _numbers(stem, within=0.02)(answer)
+
+
+def _enough_images(answer: Any) -> bool:
+    low, high = wilson_interval(round(0.94 * int(answer)), int(answer))
+    return 0.0049 < (high - low) / 2 < 0.0051
+
+
+def _confusion(answer: Any) -> bool:
+    c = np.array([[8, 2, 0], [4, 14, 2], [0, 3, 7]])
+    recall, precision = c.diagonal() / c.sum(axis=1), c.diagonal() / c.sum(axis=0)
+    f1 = 2 * precision * recall / (precision + recall)
+    accuracy = c.trace() / c.sum()
+    return _numbers(accuracy, precision[1], recall[1], f1[1], recall.mean(), within=0.002)(answer)
+
+
+EXERCISES: dict[int, tuple[Exercise, ...]] = {
+    1: (
+        Exercise(
+            "1.1", "two numbers of bytes: as uint8, as 32-bit floats", _numbers(153_600_000, 614_400_000)
+        ),
+        Exercise("1.8", "the names of the parameters", lambda names: {*names} == {"bn2.weight", "bn2.bias"}),
+    ),
+    2: (
+        Exercise("2.1", "the side after the convolution, and after the pooling", _numbers(112, 56)),
+        Exercise(
+            "2.2",
+            "a function of C that returns both numbers of weights, the three 3x3 first",
+            lambda f: all(_numbers(27 * c**2, 49 * c**2)(f(c)) for c in (1, 8, 64)),
+        ),
+        Exercise("2.3", "a function of conv and bn that returns weight and bias", _folds),
+        Exercise("2.7", "a function of z (K,), t and epsilon that returns the gradient (K,)", _smoothed),
+        Exercise(
+            "2.8",
+            "a function of b and n that returns the variance",
+            lambda f: all(_numbers(2 / ((1 + b**2) * n))(f(b, n)) for b, n in ((0.0, 9), (0.3, 144))),
+        ),
+    ),
+    3: (
+        Exercise(
+            "3.1",
+            "a function of n that returns the number of parameters",
+            lambda f: all(f(n) == count_parameters(cifar_resnet(6 * n + 2)) for n in (3, 5, 9)),
+        ),
+        Exercise("3.2", "the depths, as a list", _numbers(20, 26, 32, 38, 44, 50, 56)),
+        Exercise(
+            "3.3",
+            "the number of parameters that option B adds",
+            lambda n: (
+                n == count_parameters(cifar_resnet(20, shortcut="B")) - count_parameters(cifar_resnet(20))
+            ),
+        ),
+        Exercise("3.5", "the class of the block", _strides_first),
+        Exercise("3.6", "the network", _for_grey_images),
+    ),
+    4: (
+        Exercise("4.1", "three numbers: steps, images left out, epoch", _numbers(351, 72, 92)),
+        Exercise("4.2", "theta after three steps", lambda theta: _numbers(_momentum())(theta)),
+        Exercise("4.3", "three numbers: the step, the first rate, the last rate", _one_cycle),
+    ),
+    5: (
+        Exercise("5.1", "two numbers: parameters of the probe, and how many times as many", _probe),
+        Exercise("5.2", "the rate of the stem", _stem_rate),
+        Exercise("5.7", "the largest rank that pays for the head of our network", _numbers(8)),
+    ),
+    6: (
+        Exercise("6.1", "accuracy; precision, recall, F1 of the second class; macro recall", _confusion),
+        Exercise("6.2", "the number of images", _enough_images),
+    ),
+}
