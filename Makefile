@@ -9,13 +9,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
 
-.PHONY: help install book test lab publish-config accessibility clean distclean
+.PHONY: help install book test lab publish-config accessibility pdf clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, unit tests, then every notebook as a test"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make pdf        print the built book into book/_build/book.pdf (needs Chromium)"
 	@echo "make publish-config REPOSITORY=https://github.com/owner/name"
 	@echo "                write the repository's address into the book; commit what changed"
 	@echo "make accessibility AXE=package/axe.min.js"
@@ -57,8 +58,11 @@ publish-config:
 	@$(if $(filter undefined,$(origin REPOSITORY)),echo "Give the address: make $@ REPOSITORY=https://github.com/owner/name" >&2; exit 2)
 	@$(PYTHON) tools/publish_config.py '$(REPOSITORY)'
 
-accessibility:
-	@$(PYTHON) tools/check_accessibility.py --axe '$(AXE)'
+accessibility: $(STAMP)
+	@$(BIN)/python tools/check_accessibility.py --axe '$(AXE)'
+
+pdf: $(STAMP)
+	@$(BIN)/python tools/make_pdf.py
 
 clean:
 	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache
