@@ -75,6 +75,12 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
 
     The head ends up trainable whether it was replaced before or is replaced later. Batch normalisation still
     updates its running statistics in train mode: see ``freeze_batchnorm``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = freeze_backbone(resnet20())
+        >>> model.conv1.weight.requires_grad, model.fc.weight.requires_grad
+        (False, True)
     """
     (head,) = stages(model)["head"]
     model.requires_grad_(False)
