@@ -96,8 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", default="resnet20", help="resnet20, plain56, resnet18_cifar, ... (default: resnet20)"
     )
     _add_data(sub, "sample")
+    sub.add_argument("--classes", nargs="+", metavar="NAME", help="learn only these classes of the data")
     _add_training(sub, recipe="quick")
-
     sub.add_argument(
         "--record",
         type=Path,

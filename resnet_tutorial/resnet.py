@@ -32,8 +32,8 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         width: channels of the stem and of the first stage.
-        stem: "cifar" is a 3x3 convolution; "pool" the same and a 2x2 max-pool; "imagenet" a 7x7 convolution
-            and a 3x3 max-pool, each with stride 2.
+        stem: "cifar" is a 3x3 convolution; "pool" the same and at once a 2x2 max-pool; "imagenet" a 7x7
+            convolution and a 3x3 max-pool, each with stride 2.
         shortcut: "A", "B", "C", or "none" for the plain network; see ``blocks.shortcut``.
         zero_init: start with every block equal to its shortcut.
 
@@ -80,6 +80,9 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(width)
+        # The maximum may be taken before BN and ReLU, which keep the order of values (as long as the scale is
+        # positive): they then have a quarter of the work.
+        self.pools_first = stem == "pool"
 
         channels = width  # of what enters the next block
         self.stages = [f"layer{k + 1}" for k in range(len(layers))]
@@ -120,8 +123,12 @@ class ResNet(nn.Module):
             raise ValueError(f"expected images of shape {expected}, got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"expected normalised float images, got {x.dtype}: apply Normalize first")
-        x = F.relu(self.bn1(self.conv1(x)))  # (N, width, H, W); ImageNet: (N, width, H / 2, W / 2)
-        x = self.maxpool(x)  # half of that, but for the "cifar" stem
+        x = self.conv1(x)  # (N, width, H, W); ImageNet: (N, width, H / 2, W / 2)
+        if self.pools_first:
+            x = self.maxpool(x)  # (N, width, H / 2, W / 2)
+        x = F.relu(self.bn1(x))
+        if not self.pools_first:
+            x = self.maxpool(x)  # ImageNet: (N, width, H / 4, W / 4)
         for name in self.stages:
             x = getattr(self, name)(x)  # twice the channels and half the size, except after the first stage
         return x if self.norm is None else F.relu(self.norm(x))

@@ -16,7 +16,7 @@ from .resnet import ResNet
 SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {
     ("resnet20", "cifar10"): (
         "resnet20-cifar10.safetensors",
-        "d25d3b611b5d6f79493e151e37becd7f3e36d61ab8169fbcfd2d43288e17557c",
+        "cb46f2950b944870ee57731ba4b393c091b55035eadb25aa317b516f682869d6",
     ),
     ("resnet20", "animals"): (
         "resnet20-animals.safetensors",

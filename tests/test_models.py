@@ -260,7 +260,7 @@ def test_names():
 @pytest.mark.parametrize("name", ["resnet", "vgg16", "resnet020", "resnet20_cifar", "ResNet20", "", None])
 def test_an_unknown_name_lists_the_known_ones(name):
     """An error that leaves the reader guessing names."""
-    with pytest.raises(ValueError, match=r"^unknown network .*: choose one of resnet20, .*resnet18_cifar$"):
+    with pytest.raises(ValueError, match=r"^unknown network .*: choose one of resnet20, .*resnet14_wide$"):
         create(name)
 
 
@@ -384,7 +384,7 @@ def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
     models.save_model(path, model, classes=[str(k) for k in range(10)], normalize=NORMALIZE)
     monkeypatch.setattr(weights, "ASSETS", tmp_path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(models, "SHIPPED_WEIGHTS", {("resnet8", "tiny"): (path.name, digest)})
+    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {("resnet8", "tiny"): (path.name, digest)})
     assert torch.equal(create("resnet8", weights="tiny").fc.weight, model.fc.weight)
     with pytest.raises(ValueError, match=r"shipped: 'tiny' for resnet8"):
         create("resnet14", weights="tiny")
@@ -421,6 +421,7 @@ def test_wide_networks_pool_after_the_stem():
     assert (model.depth, model.conv1.out_channels) == (8, models.WIDE)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
+        # While all scales are positive, as at the start, pooling before or after BN and ReLU is the same.
         first = F.max_pool2d(F.relu(model.bn1(model.conv1(x))), 2)  # (2, 48, 16, 16)
         features = model.forward_features(x)
         expected = model.layer3(model.layer2(model.layer1(first)))
