@@ -6,10 +6,21 @@ window.addEventListener("load", () => {
   for (const item of document.querySelectorAll("summary[aria-label], button[aria-label]")) {
     if (item.innerText.trim()) item.removeAttribute("aria-label");
   }
-  // Of the three icons of the colour button one is shown; its label says enough.
-  for (const icon of document.querySelectorAll(".theme-switch-button :is(i, svg)")) {
-    icon.setAttribute("aria-hidden", "true");
+  // The icons of the colour button bring names of their own, whenever they are drawn; its label is enough.
+  for (const button of document.querySelectorAll(".theme-switch-button")) {
+    const silence = () => {
+      for (const icon of button.querySelectorAll("svg")) {
+        icon.querySelector("title")?.remove();
+        icon.removeAttribute("aria-labelledby");
+        icon.removeAttribute("role");
+        icon.setAttribute("aria-hidden", "true");
+      }
+    };
+    silence();
+    new MutationObserver(silence).observe(button, { childList: true });
   }
+  // Of a list, its items: the roles that docutils writes are not allowed inside of one any more.
+  for (const work of document.querySelectorAll(".citation-list > .citation")) work.setAttribute("role", "listitem");
   // The logo stands outside of every landmark.
   const sidebar = document.querySelector("#pst-primary-sidebar");
   if (sidebar) {
