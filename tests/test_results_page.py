@@ -1,0 +1,236 @@
+"""Recorded numbers where readers meet them: they must be those of the records, and change with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tutorial import cli
+from resnet_tutorial.history import Row
+from resnet_tutorial.predictions import Predictions
+from resnet_tutorial.recipes import get_recipe
+from resnet_tutorial.runs import Measurement, Run, changed, compare, load_all, save_logits
+
+ROOT = Path(__file__).parent.parent
+BOOK = ROOT / "book"
+RESULTS = BOOK / "results"
+HEADER = (
+    *("network", "recipe", "training images", "n", "test accuracy, %", "with mirror image, %"),
+    *("minutes a run", "device"),
+)
+
+
+def readme_table(runs: list[Run]) -> str:
+    """What the README must show. To renew it: `python tests/test_results_page.py`."""
+    lines = [HEADER, (":--", *["--:"] * (len(HEADER) - 2), ":--")]
+    for row in compare(runs):
+        spread = "" if row["accuracy_sd"] is None else f" ± {100 * row['accuracy_sd']:.2f}"
+        lines.append(
+            (
+                row["model"],
+                ", ".join(filter(None, (row["recipe"], row["changes"]))),
+                f"{row['images']:,}",
+                str(row["n"]),
+                f"{100 * row['accuracy']:.2f}{spread}",
+                f"{100 * row['accuracy_flip']:.2f}",
+                f"{row['seconds'] / 60:.1f}",
+                row["device"],
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def readme_results() -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.search(r"^## Results\n(.*?)^## ", text, re.M | re.S)[1]
+
+
+def test_the_readmes_results_are_those_of_the_records():
+    """A number typed into a README outlives the run that it came from."""
+    runs, _ = load_all(RESULTS)
+    section = readme_results()
+    found = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    if runs:
+        assert found == readme_table(runs)
+    else:
+        assert found == "" and "Not yet recorded" in section
+    # What stands outside the table and the commands holds no measured number at all.
+    prose = re.sub(r"```.*?```|^\|.*$|`[^`]*`", "", section, flags=re.S | re.M)
+    assert re.findall(r"\d+\.\d+|\d+ ?%", prose) == []
+
+
+# The notebooks, on records made for the test
+
+
+def made_run(folder: Path, *, model: str = "resnet20", seed: int = 0, right: int = 25, **changes) -> Run:
+    """A run whose network classifies `right` of 40 images correctly."""
+    recipe = get_recipe("modern" if model == "resnet20" else "cpu").but(**changes)
+    labels = np.arange(40) % 10
+    logits = np.eye(10)[np.where(np.arange(40) < right, labels, (labels + 1) % 10)]
+    classes = tuple("abcdefghij")
+    words = [model, recipe.name, *(f"{key}{value}" for key, value in changed(recipe).items())]
+    name = "-".join([*words, f"s{seed}"])
+    kept, digest = save_logits(folder, name, Predictions(logits, labels, classes))
+    rows: list[Row] = [
+        {"epoch": i + 1, "train_loss": 2 / (i + 1), "train_accuracy": 0.1 * i, "val_loss": None}
+        for i in range(recipe.epochs)
+    ]
+    images = {"images": 50_000, "fingerprint": "x"}
+    run = Run(
+        name=name,
+        command=f"resnet-tutorial train --seed {seed}",
+        setup={"device": "a test CPU", "threads": 3, "precision": "float32", "torch": "9.8.7+cpu"},
+        model={"name": model, "config": {}, "parameters": 1_234},
+        recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
+        changes=changed(recipe),
+        seed=seed,
+        data={"name": "cifar10", "train": images, "val": None, "test": images | {"images": 40}},
+        history=rows,
+        seconds=90.0 + seed,
+        test={"accuracy": kept.correct.mean(), "accuracy_flip": 0.8125, "loss": 1.0, "logits_sha256": digest},
+    )
+    run.save(folder)
+    run.check(folder)
+    return run
+
+
+def made_table(folder: Path, name: str, columns: list[str], rows: list[list]) -> Measurement:
+    table = Measurement(
+        name=name,
+        command=f"python benchmarks/{name}.py",
+        setup={"device": "a test CPU", "threads": 3, "torch": "9.8.7"},
+        title=f"Title of {name}",
+        columns=columns,
+        rows=rows,
+        notes=["A note of the test."],
+    )
+    table.save(folder)
+    return table
+
+
+THROUGHPUT = [
+    "batch",
+    "memory format",
+    "precision",
+    "compiled",
+    "images/s",
+    "lowest",
+    "highest",
+    "first round (s)",
+]
+PROCESSES = ["processes", "epoch", "training loss", "validation loss", "seconds"]
+
+
+def all_records(folder: Path) -> None:
+    made_run(folder, epochs=30, right=25)
+    for seed, right in enumerate((20, 24, 28)):
+        made_run(folder, model="resnet8_wide", seed=seed, right=right)
+    rows = [[128, "default", "fp32", "no", 100, 90, 110, 1.0]]
+    rows += [
+        [128, "channels-last", kind, "no", rate, 1, 2, 1.0] for kind, rate in (("fp32", 200), ("bf16", 150))
+    ]
+    made_table(folder, "throughput-cpu", THROUGHPUT, rows)
+    made_table(folder, "processes-cpu", PROCESSES, [[1, 1, 2.345, 2.1, 77.7], [2, 1, 2.346, 2.2, 88.8]])
+
+
+def page(notebook: str, folder: Path, monkeypatch, capsys, *, only: str = "", **names) -> tuple[str, dict]:
+    """Runs the imports and the cells that contain a word; what they show, and what they glue."""
+    display = pytest.importorskip("IPython.display")
+    shown: list[str] = []
+    monkeypatch.setattr(
+        display, "display", lambda *items: shown.extend(getattr(i, "data", "") for i in items)
+    )
+    monkeypatch.chdir(folder)
+    cells = json.loads((BOOK / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    code = ["".join(cell["source"]) for cell in code if "setup" not in cell["metadata"].get("tags", [])]
+    glued: dict[str, object] = {}
+    space = {"full": False, **names}
+    exec(code[0], space)
+    space["glue"] = lambda name, value, display=False: glued.setdefault(name, value)
+    for source in code[1:]:
+        if only in source:
+            exec(source, space)
+    return "\n".join([*shown, capsys.readouterr().out]), glued
+
+
+def test_without_records_the_results_page_says_so_and_how(tmp_path, monkeypatch, capsys):
+    """A notebook opened in Colab has no folder of results beside it."""
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "0 training runs and 0 tables" in text and "not yet recorded" in text
+    parser = cli.build_parser()
+    scripts = re.findall(r"^python (benchmarks/\w+\.py)", text, re.M)
+    commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
+    assert len(commands) >= 10 and len(scripts) >= 5
+    for command in commands:
+        arguments = parser.parse_args(shlex.split(command))
+        assert arguments.record == Path("book/results") and arguments.data == "cifar10"
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, capsys):
+    """Rows, means, times and commands; and what is recorded is no longer asked for."""
+    (tmp_path / "results").mkdir()
+    all_records(tmp_path / "results")
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "4 training runs and 2 tables" in text
+    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 90.0 s | a test CPU |" in text
+    assert "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 | 81.25 | 91.0 s | a test CPU |" in text
+    assert "| resnet20 | 8.75 | modern, epochs 30 | 50,000 | 1 | 37.50 |" in text
+    assert "| resnet32 | 7.51 | paper | 50,000 | 0 | not yet recorded |" in text
+    assert "Title of throughput-cpu" in text and "A note of the test." in text and "88.8" in text
+    assert "resnet-tutorial train --seed 2" in text
+    wanted = [line for line in text.splitlines() if "--val-fraction 0" in line]
+    assert wanted and not any("resnet8_wide" in line or "--epochs 30" in line for line in wanted)
+
+
+def test_a_changed_record_changes_the_results_page(tmp_path, monkeypatch, capsys):
+    """A page that keeps an old number looks exactly like one that is right."""
+    (tmp_path / "results").mkdir()
+    made_run(tmp_path / "results", epochs=30, right=25)
+    before, _ = page("results", tmp_path, monkeypatch, capsys)
+    made_run(tmp_path / "results", epochs=30, right=26)
+    after, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "| 62.50 |" in before and "| 65.00 |" not in before
+    assert "| 65.00 |" in after and "| 62.50 |" not in after
+
+
+def test_a_damaged_record_stops_the_results_page(tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    run = made_run(tmp_path / "results", epochs=30)
+    (tmp_path / "results" / f"{run.name}.npz").write_bytes(b"not what was recorded")
+    with pytest.raises(ValueError, match="is not the file that was recorded"):
+        page("results", tmp_path, monkeypatch, capsys)
+
+
+LIVE = {"speed": {"fp32, default": 10.0, "bf16, channels-last": 12.0}, "batch": 32}
+
+
+def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
+    """Its tables, its staircase and the numbers in its text."""
+    (tmp_path / "results").mkdir()
+    all_records(tmp_path / "results")
+    text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
+    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU |" in text
+    assert "| 20 | 269,722 | 8.75 | 8.27 | not yet recorded | 0 |" in text  # not with recipe `paper`
+    assert "2.346" in text and "88.8" in text
+    assert glued["04-bf16-record"].startswith("0.75 times the speed of fp32")
+    assert glued["04-cpu-record"].startswith("60.00 ± 10.00 %") and "n = 3" in glued["04-cpu-record"]
+
+
+def test_chapter_4_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
+    text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
+    assert "not yet recorded" in glued["04-bf16-record"] and glued["04-cpu-record"] == "not yet recorded"
+    for script in ("throughput", "processes"):
+        assert f"python benchmarks/{script}.py" in text
+    assert text.count("| not yet recorded | 0 |") == 5
+
+
+if __name__ == "__main__":
+    print(readme_table(load_all(RESULTS)[0]))
