@@ -34,6 +34,7 @@ STYLE = """
   body { background: #fff; }
   .chapter { break-before: page; }
   .chapter:first-of-type { break-before: auto; }
+  .bd-main .bd-content .bd-article.chapter h1 { display: block; } /* the theme prints the title elsewhere */
 </style>
 """
 
