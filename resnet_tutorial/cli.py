@@ -1,4 +1,4 @@
-"""The command line: ``resnet-tutorial download | train | evaluate | predict | finetune``."""
+"""The command line: ``resnet-tutorial download | train | evaluate | predict | finetune | check``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ PREDICT_EXAMPLES = """examples:
 FINETUNE_EXAMPLES = """examples:
   resnet-tutorial finetune --data photos/
   resnet-tutorial finetune --data photos/ --freeze none --epochs 20 --lr 0.01
+"""
+CHECK_EXAMPLES = """examples:
+  resnet-tutorial check 3
+  resnet-tutorial check 3 --notebook mine.ipynb
+
+A cell that begins with "# Your answer to Exercise 3.2" and ends with the answer is checked.
 """
 
 
@@ -139,6 +145,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="train the new head only (default), or everything, earlier stages at lower rates",
     )
     _add_training(sub, recipe="quick")
+
+    sub = add("check", commands.check, "Check your answers to a chapter's exercises.", CHECK_EXAMPLES)
+    sub.add_argument("chapter", type=int, help="its number")
+    sub.add_argument("--notebook", type=Path, help="the file with your answers (default: the chapter's own)")
     return parser
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import checkpoint, data, distributed, model_report, models, runs, runtime
+from . import answers, checkpoint, data, distributed, model_report, models, runs, runtime
 from . import evaluate as evaluation
 from . import finetune as tuning
 from .augment import CIFAR10, Normalize
@@ -235,6 +235,14 @@ def predict(arguments: argparse.Namespace) -> None:
     for path, probabilities in zip(arguments.images, predictions.probabilities, strict=True):
         best = probabilities.argsort()[::-1][:top]
         print(f"{path}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Judges a reader's answers to the exercises of a chapter."""
+    verdicts = answers.check(arguments.chapter, arguments.notebook)
+    print(*verdicts, sep="\n")
+    right = sum(verdict.state == "right" for verdict in verdicts)
+    print(f"{right} of {len(verdicts)} right; the other exercises have no check: compare with the solutions")
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

@@ -16,7 +16,7 @@ from PIL import Image
 from resnet_tutorial import cli, data, models
 from resnet_tutorial.augment import CIFAR10
 
-COMMANDS = ("download", "train", "evaluate", "predict", "finetune")
+COMMANDS = ("download", "train", "evaluate", "predict", "finetune", "check")
 CLASSES = ("cold", "warm")
 
 
@@ -239,3 +239,8 @@ def test_a_warning_is_one_line_without_source(photos, tmp_path):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     (line,) = [line for line in done.stderr.splitlines() if "notes.txt" in line]
     assert line.startswith("resnet-tutorial: ignored") and "UserWarning" not in done.stderr
+
+
+def test_answers_to_exercises_are_judged(tmp_path, capsys):
+    assert "no exercise that can be checked" in refusal(capsys, "check", 99)
+    assert "empty.ipynb" in refusal(capsys, "check", 3, "--notebook", tmp_path / "empty.ipynb")
