@@ -495,3 +495,15 @@ def test_bad_options_end_with_one_line(name, options, message, capsys):
 def test_the_readme_names_every_script(name):
     """A script that nobody finds is not run."""
     assert f"{name}.py" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((FOLDER.parent / "book" / "results").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_readme_shows_what_was_recorded(path):
+    """A table that was typed, or that belongs to an older record, would go unnoticed."""
+    if '"columns"' not in path.read_text(encoding="utf-8"):
+        pytest.skip("a training run, not a table")
+    record = Measurement.load(path)
+    table = script("common").markdown_table(record.columns, record.rows)
+    assert table in (FOLDER / "README.md").read_text(encoding="utf-8")
