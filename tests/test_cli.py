@@ -80,7 +80,7 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
     )
     printed = capsys.readouterr().out
     assert "epoch   1" in printed
-    files = {"model.safetensors", "best.safetensors", "history.json", "checkpoint.pt"}
+    files = {"model.safetensors", "best.safetensors", "history.json", "history.csv", "checkpoint.pt"}
     assert {path.name for path in out.iterdir()} == files
 
     report = tmp_path / "report.json"
