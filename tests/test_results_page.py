@@ -163,7 +163,7 @@ def page(notebook: str, folder: Path, monkeypatch, capsys, *, only: str = "", **
 def test_without_records_the_results_page_says_so_and_how(tmp_path, monkeypatch, capsys):
     """A notebook opened in Colab has no folder of results beside it."""
     text, _ = page("results", tmp_path, monkeypatch, capsys)
-    assert "0 training runs and 0 tables" in text and "not yet recorded" in text
+    assert "training runs: 0; tables of measurements: 0" in text and "not yet recorded" in text
     parser = cli.build_parser()
     scripts = re.findall(r"^python (benchmarks/\w+\.py)", text, re.M)
     commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
@@ -179,7 +179,7 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     (tmp_path / "results").mkdir()
     all_records(tmp_path / "results")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
-    assert "4 training runs and 2 tables" in text
+    assert "training runs: 4; tables of measurements: 2" in text
     assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 90.0 s | a test CPU |" in text
     assert "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 | 81.25 | 91.0 s | a test CPU |" in text
     assert "| resnet20 | 8.75 | modern, epochs 30 | 50,000 | 1 | 37.50 |" in text
