@@ -120,18 +120,21 @@ class Progress:
     def save(self, path: str | Path) -> None:
         """Writes the checkpoint; the file appears whole or not at all, and an older one stays until then.
 
+        Of several processes only the first writes.
+
         Raises:
             ValueError: If it cannot be written there.
         """
+        if distributed.rank() != 0:  # all processes are in the same state
+            return
         content = {name: getattr(self, name) for name in (*PLAIN, *TENSORS)}
         content |= {name: getattr(self, name).state_dict() for name in self._parts()}
         content |= {"generator": self.generator.get_state(), "torch_generator": torch.get_rng_state()}
         content["seconds"] = self.elapsed()
         if self.device.type == "cuda":
             content["cuda_generator"] = torch.cuda.get_rng_state(self.device)
-        if distributed.rank() == 0:
-            with atomic(path) as file:
-                torch.save(content, file)
+        with atomic(path) as file:
+            torch.save(content, file)
 
     def load(self, path: str | Path) -> None:
         """Goes on from a checkpoint of the same run.

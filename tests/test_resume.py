@@ -76,15 +76,19 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_bytes(tmp_path, ste
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_ctrl_c_in_the_last_step_of_a_run_counted_in_steps(tmp_path):
-    """13 steps end inside an epoch of five: the resumed run must not train to the end of that epoch."""
-    counted = RECIPE.but(steps=13)
-    expected, history = run(recipe=counted)
+def check_resumes_exactly(path, recipe, *, stop_after):
+    """Interrupted in that step and resumed, the run ends as the uninterrupted one, weights and history."""
+    expected, history = run(recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "c.pt", recipe=counted, stop_after=13)
-    weights, resumed = run(tmp_path / "c.pt", recipe=counted, resume=True)
+        run(path, recipe=recipe, stop_after=stop_after)
+    weights, resumed = run(path, recipe=recipe, resume=True)
     assert weights == expected
     assert without_seconds(resumed) == without_seconds(history)
+
+
+def test_ctrl_c_in_the_last_step_of_a_run_counted_in_steps(tmp_path):
+    """13 steps end inside an epoch of five: the resumed run must not train to the end of that epoch."""
+    check_resumes_exactly(tmp_path / "c.pt", RECIPE.but(steps=13), stop_after=13)
 
 
 def test_writing_checkpoints_does_not_change_the_run(tmp_path):
@@ -103,13 +107,7 @@ def test_writing_checkpoints_does_not_change_the_run(tmp_path):
 )
 def test_every_kind_of_state_resumes_exactly(tmp_path, changes):
     """A part of the state that no checkpoint holds makes the resumed run another one."""
-    own = RECIPE.but(**changes)
-    expected, history = run(recipe=own)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "c.pt", recipe=own, stop_after=7)
-    weights, resumed = run(tmp_path / "c.pt", recipe=own, resume=True)
-    assert weights == expected
-    assert without_seconds(resumed) == without_seconds(history)
+    check_resumes_exactly(tmp_path / "c.pt", RECIPE.but(**changes), stop_after=7)
 
 
 def test_bf16_resumes_exactly_too(tmp_path):
