@@ -35,8 +35,7 @@ def stepper(
     """A function that takes some training steps and returns images per second."""
     device, dtype = args.device, runtime.pick_precision(args.device, precision)
     model = network("resnet20", quick=args.quick).to(device, memory_format=FORMATS[memory_format])
-    graphs = "reduce-overhead" if device.type == "cuda" else None
-    forward = torch.compile(model, mode=graphs) if compile else model
+    forward = runtime.compiled(model, device) if compile else model
     recipe = RECIPES["paper"]
     optimizer = recipe.make_optimizer(model.parameters())
     images, labels = batch_of(split, batch_size, device)

@@ -1,8 +1,8 @@
 """Batched augmentation of images, on the CPU or the GPU.
 
 Everything here takes a whole batch of uint8 images ``(N, C, H, W)`` and gives each image its own random draw
-without a Python loop. Crop and flip are one gather: each output pixel names the row and the column it comes
-from. An `Augment` never makes the host wait for a GPU.
+without a Python loop. Crop and flip copy whole rows of pixels: each row of the result is found by the place
+where it starts in the padded images or in their mirror images. The host never waits for a GPU.
 """
 
 from __future__ import annotations
@@ -52,46 +52,42 @@ def _check_draws(name: str, draws: Tensor, shape: tuple[int, ...], dtype: torch.
         )
 
 
-def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Build images whose pixel (i, j) of image n is ``images[n, :, rows[n, i], columns[n, j]]``.
-
-    Args:
-        images: ``(N, C, H, W)``.
-        rows: int64 ``(N, h)``, in 0..H-1.
-        columns: int64 ``(N, w)``, in 0..W-1.
-
-    Returns:
-        ``(N, C, h, w)`` in the memory format of ``images``.
-    """
-    n, channels, _, width = images.shape
-    h, w = rows.shape[1], columns.shape[1]
-    index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (N, h * w)
-    if is_channels_last(images):
-        pixels = images.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
-        picked = pixels.gather(1, index[:, :, None].expand(n, h * w, channels))
-        return picked.view(n, h, w, channels).permute(0, 3, 1, 2)
-    picked = images.flatten(2).gather(2, index[:, None, :].expand(n, channels, h * w))
-    return picked.view(n, channels, h, w)
-
-
 def _crop_and_flip(
     images: Tensor, offsets: Tensor | None, mask: Tensor | None, *, padding: int = 0, mode: str = "zero"
 ) -> Tensor:
-    """Crop the padded images, then mirror those marked by ``mask``, reading each pixel once."""
-    n, _, height, width = images.shape
-    rows = torch.arange(height, device=images.device).expand(n, height)
-    columns = torch.arange(width, device=images.device).expand(n, width)
+    """Crop the padded images, then mirror those marked by ``mask``; see `crop` and `flip`."""
+    if is_channels_last(images):
+        cut = _crop_and_flip(images.contiguous(), offsets, mask, padding=padding, mode=mode)
+        return cut.contiguous(memory_format=torch.channels_last)
+    n, channels, height, width = images.shape
+    if padding:
+        images = _pad(images, padding, mode)
+    source = torch.arange(n, device=images.device)  # of each result, among the images and their mirror images
     if mask is not None:
-        columns = torch.where(to_device(mask, images.device)[:, None], columns.flip(1), columns)
-    if offsets is not None:
-        offsets = to_device(offsets, images.device)
-        rows, columns = rows + offsets[:, :1], columns + offsets[:, 1:]
-        if mode == "zero":
-            images = F.pad(images, (padding,) * 4)
-        else:  # no padded copy is needed: fold the positions back at the first and the last pixel
-            rows = (height - 1) - ((height - 1) - (rows - padding).abs()).abs()
-            columns = (width - 1) - ((width - 1) - (columns - padding).abs()).abs()
-    return _gather(images, rows, columns)
+        mask = to_device(mask, images.device)
+        source = source + n * mask
+        images = torch.cat([images, images.flip(3)])
+    if offsets is None:
+        return images.index_select(0, source)
+    top, left = to_device(offsets, images.device).unbind(1)
+    if mask is not None:
+        left = torch.where(mask, 2 * padding - left, left)  # the window moves over with its image
+    h, w = images.shape[2:]
+    planes = source[:, None] * channels + torch.arange(channels, device=images.device)  # (N, C)
+    rows = top[:, None] + torch.arange(height, device=images.device)  # (N, H)
+    starts = (planes[:, :, None] * h + rows[:, None, :]) * w + left[:, None, None]  # (N, C, H)
+    windows = images.as_strided((images.numel() - width + 1, width), (1, 1))  # one at every position
+    return windows.index_select(0, starts.flatten()).view(n, channels, height, width)
+
+
+def _pad(images: Tensor, p: int, mode: str) -> Tensor:
+    images = F.pad(images, (p, p, p, p))
+    if mode == "reflect":  # `F.pad` cannot do this for uint8
+        images[..., :p] = images[..., p + 1 : 2 * p + 1].flip(3)
+        images[..., -p:] = images[..., -2 * p - 1 : -p - 1].flip(3)
+        images[:, :, :p] = images[:, :, p + 1 : 2 * p + 1].flip(2)
+        images[:, :, -p:] = images[:, :, -2 * p - 1 : -p - 1].flip(2)
+    return images
 
 
 def _check_crop(images: Tensor, padding: int, mode: str) -> None:

@@ -15,6 +15,7 @@ from . import answers, checkpoint, data, distributed, model_report, models, runs
 from . import evaluate as evaluation
 from . import finetune as tuning
 from .augment import CIFAR10, Normalize
+from .files import atomic
 from .history import History, Row
 from .monitor import Board
 from .recipes import Recipe, get_recipe
@@ -163,8 +164,8 @@ def _run(
 def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
     """What is computed where and how, in words."""
     where = f"{runtime.describe(device)['device']} x {distributed.size()}".removesuffix(" x 1")
-    precision = str(dtype or torch.float32).removeprefix("torch.")
-    return f"{where}, {precision}, channels-last, {'compiled' if compile else 'not compiled'}"
+    how = "compiled" if compile else "not compiled"
+    return f"{where}, {runtime.precision_name(dtype)}, channels-last, {how}"
 
 
 def _say(text: str) -> None:
@@ -216,7 +217,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
         print(f"saved {page}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with atomic(arguments.json) as file:
+            file.write((json.dumps(report.to_dict(), indent=1) + "\n").encode())
         print(f"saved {arguments.json}")
 
 

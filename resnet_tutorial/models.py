@@ -101,7 +101,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     """Build a network by name: "resnet20", "plain56", "preact_resnet20", "resnet50", "resnet18_cifar".
 
     A "resnet" of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
-    "_wide" one has ``WIDE`` channels in its first stage and pools after the stem: few, large layers, which
+    "_wide" one has ``WIDE`` channels in its first stage and starts from 4x4 patches: few, large layers, which
     keep a processor busier than the many small ones of ResNet-20.
 
     Args:
@@ -125,7 +125,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
         fixed = {"stem": "cifar"} if variant else {}
         build = partial(imagenet_resnet, **({"num_classes": 10} if variant else {}))
     elif family == "resnet" and variant == "_wide":
-        fixed = {"stem": "pool", "shortcut": "B"}
+        fixed = {"stem": "patch", "shortcut": "B"}
         build = partial(cifar_resnet, width=WIDE)
     elif match and not variant:
         fixed = {"resnet": {}, "plain": {"shortcut": "none"}, "preact_resnet": {"block": "preact"}}[family]

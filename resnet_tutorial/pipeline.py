@@ -39,6 +39,7 @@ class Pipeline:
     def __call__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The batch of these images: float32 ``(B, C, H, W)``, channels-last, and labels ``(B,)``."""
         flips = None if self.flips is None else self.flips[indices]
-        images = self.augment(self.split.images[indices], generator=self.generator, flip_mask=flips)
+        images = self.split.images.index_select(0, indices)  # copies whole images, which indexing does not
+        images = self.augment(images, generator=self.generator, flip_mask=flips)
         images = self.normalize(images).contiguous(memory_format=torch.channels_last)
         return images, self.split.labels[indices]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .blocks import BLOCKS, PreActBlock, conv3x3
 
-STEMS = ("cifar", "pool", "imagenet")
+STEMS = ("cifar", "patch", "imagenet")
 
 
 class ResNet(nn.Module):
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         width: channels of the stem and of the first stage.
-        stem: "cifar" is a 3x3 convolution; "pool" the same and at once a 2x2 max-pool; "imagenet" a 7x7
+        stem: "cifar" is a 3x3 convolution; "patch" a 4x4 convolution with stride 2; "imagenet" a 7x7
             convolution and a 3x3 max-pool, each with stride 2.
         shortcut: "A", "B", "C", or "none" for the plain network; see ``blocks.shortcut``.
         zero_init: start with every block equal to its shortcut.
@@ -73,16 +73,15 @@ class ResNet(nn.Module):
             "zero_init": zero_init,
         }
 
-        if stem != "imagenet":
+        self.maxpool = nn.Identity()
+        if stem == "cifar":
             self.conv1 = conv3x3(in_channels, width)
-            self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=2)
+        elif stem == "patch":
+            self.conv1 = nn.Conv2d(in_channels, width, kernel_size=4, stride=2, padding=1, bias=False)
         else:
             self.conv1 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(width)
-        # The maximum may be taken before BN and ReLU, which keep the order of values (as long as the scale is
-        # positive): they then have a quarter of the work.
-        self.pools_first = stem == "pool"
 
         channels = width  # of what enters the next block
         self.stages = [f"layer{k + 1}" for k in range(len(layers))]
@@ -115,20 +114,16 @@ class ResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to the last feature map (N, C, h, w).
 
-        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the "pool" stem and
-        (H, W) / 32 in the ImageNet layout.
+        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the "patch" stem
+        and (H, W) / 32 in the ImageNet layout.
         """
         if x.dim() != 4 or x.size(1) != self.conv1.in_channels:
             expected = f"(N, {self.conv1.in_channels}, H, W)"
             raise ValueError(f"expected images of shape {expected}, got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"expected normalised float images, got {x.dtype}: apply Normalize first")
-        x = self.conv1(x)  # (N, width, H, W); ImageNet: (N, width, H / 2, W / 2)
-        if self.pools_first:
-            x = self.maxpool(x)  # (N, width, H / 2, W / 2)
-        x = F.relu(self.bn1(x))
-        if not self.pools_first:
-            x = self.maxpool(x)  # ImageNet: (N, width, H / 4, W / 4)
+        x = self.conv1(x)  # (N, width, H, W); with the other stems (N, width, H / 2, W / 2)
+        x = self.maxpool(F.relu(self.bn1(x)))  # ImageNet: (N, width, H / 4, W / 4)
         for name in self.stages:
             x = getattr(self, name)(x)  # twice the channels and half the size, except after the first stage
         return x if self.norm is None else F.relu(self.norm(x))

@@ -82,6 +82,16 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
+def precision_name(dtype: torch.dtype | None) -> str:
+    """The name of a result of :func:`pick_precision`: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+    return str(dtype or torch.float32).removeprefix("torch.")
+
+
+def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The compiled form of a network, on a CUDA GPU replayed as CUDA graphs; both share their weights."""
+    return torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python's, NumPy's and PyTorch's global generators (the last on every device).
 

@@ -101,14 +101,14 @@ def fit(
     model.to(device, memory_format=torch.channels_last)
     network = distributed.parallel(model)
     if compile:
-        network = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else None)
+        network = runtime.compiled(network, device)
 
     batch_size = min(recipe.batch_size, len(train))
     steps_per_epoch = len(train) // batch_size
     total = recipe.total_steps(steps_per_epoch)
     setup = {
         "seed": seed,
-        "precision": str(dtype or torch.float32).removeprefix("torch."),
+        "precision": runtime.precision_name(dtype),
         "compile": compile,
         "processes": distributed.size(),
         **{"train": len(train), "val": len(val or ()), "batch_size": batch_size, "steps": total},
