@@ -76,6 +76,13 @@ def parallel(model: nn.Module) -> nn.Module:
     return model if size() == 1 else nn.parallel.DistributedDataParallel(model)
 
 
+def align_buffers(model: nn.Module) -> None:
+    """Gives the running statistics of process 0 to all, so that all measure the network that is saved."""
+    if size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def share(n: int) -> slice:
     """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal."""
     return slice(rank(), n, size())

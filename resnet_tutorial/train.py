@@ -173,6 +173,7 @@ def fit(
                     f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
                 )
             with run.averaged():
+                distributed.align_buffers(model)
                 row |= _validate(model, val, normalize=normalize, dtype=dtype, flip=recipe.test_flip)
                 row["seconds"] = run.elapsed()
                 run.rows.append(row)
@@ -194,7 +195,8 @@ def _validate(
     part = val if distributed.size() == 1 else val.subset(range(len(val))[distributed.share(len(val))])
     batch_size = max(1, 500 * 32 * 32 // val.images[0, 0].numel())  # large pictures in small batches
     means = loss_and_accuracy(model, part, normalize=normalize, batch_size=batch_size, dtype=dtype, flip=flip)
-    loss, accuracy = (distributed.total(torch.tensor(means) * len(part)) / len(val)).tolist()
+    sums = distributed.total(torch.tensor(means, dtype=torch.float64) * len(part))
+    loss, accuracy = (sums / len(val)).tolist()
     return {"val_loss": loss, "val_accuracy": accuracy}
 
 

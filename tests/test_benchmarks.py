@@ -14,12 +14,16 @@ from PIL import Image
 from torchvision import datasets
 
 from resnet_tutorial import data, models
-from resnet_tutorial.augment import Augment
+from resnet_tutorial.augment import CIFAR10, Augment
+from resnet_tutorial.pipeline import Pipeline
 from resnet_tutorial.recipes import RECIPES, Recipe
-from resnet_tutorial.runs import Measurement
+from resnet_tutorial.runs import Measurement, load_all
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes", "finetuning")
+SCRIPTS = (
+    *("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes", "finetuning"),
+    "ablations",
+)
 QUICK = ["--quick", "--threads", "1", "--device", "cpu"]
 
 # Loaders fork on Linux; that is theirs to decide, and Python 3.12 and later warn of it.
@@ -285,9 +289,23 @@ def test_throughput_prints_a_sound_table(capsys):
 
 
 def test_finetuning_prints_a_sound_table(capsys):
-    _, header, rows = run("finetuning", capsys)
+    _, header, rows = run("finetuning", capsys, "--task", "classes")
     assert [row[0] for row in rows] == ["from scratch", "linear probe", "BN-only", "full", "gradual"]
     assert all(0 <= float(row[header.index("test accuracy (%)")]) <= 100 for row in rows)
+
+    _, header, rows = run("finetuning", capsys, "--task", "jpeg")
+    assert [row[0] for row in rows] == ["nothing", "JPEG 10", "mixture"]
+    assert all(0 <= float(value) <= 100 for row in rows for value in row[3:])
+
+
+def test_a_mixture_is_half_compressed():
+    """A mixture of one kind only would be the other lesson under its name."""
+    module = script("finetuning")
+    images = data.load_sample()[0].per_class(1)  # 10 images
+    mixture = module.half_compressed(images)
+    changed = (mixture.images != images.images).flatten(1).any(dim=1)
+    assert changed.tolist() == [True, False] * 5
+    assert torch.equal(mixture.images[0], module.jpeg(images, 10).images[0])
 
 
 @pytest.mark.parametrize(
@@ -481,6 +499,8 @@ def test_a_row_of_another_length_is_refused():
             "precision 'fp16' needs a CUDA GPU",
         ),
         ("time_to_accuracy", ["--quick", "--val-fraction", "0.0001"], "leaves images in both parts"),
+        ("ablations", ["--variants", "magic"], "invalid choice: 'magic'"),
+        ("ablations", ["--data", "sample", "--keep", __file__], "does not hold finished runs"),
     ],
 )
 def test_bad_options_end_with_one_line(name, options, message, capsys):
@@ -507,3 +527,214 @@ def test_the_readme_shows_what_was_recorded(path):
     record = Measurement.load(path)
     table = script("common").markdown_table(record.columns, record.rows)
     assert table in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+# Ablations: each variant is the base with one change, and nothing else
+
+
+def ablation_recipe(module, name: str) -> Recipe:
+    recipe = module.Paired(**vars(RECIPES["modern"])).but(epochs=2, batch_size=16)
+    return recipe.but(**module.VARIANTS[name].recipe)
+
+
+def test_ablations_print_a_sound_table(capsys):
+    _, header, rows = run("ablations", capsys, "--repeats", "2")
+    assert [row[0] for row in rows] == list(script("ablations").VARIANTS)
+    test, difference = header.index("test accuracy (%)"), header.index("difference to base")
+    base, best = rows[0], rows[-1]
+    assert base[difference] == "-" and (base[0], best[0]) == ("base", "best-epoch")
+    assert float(best[difference]) >= 0 and best[header.index("training (s)")] == "-"
+    for row in rows[1:]:
+        assert 0 <= float(row[test]) <= 100
+        assert float(row[difference]) == pytest.approx(float(row[test]) - float(base[test]), abs=0.02)
+    for row in rows[:-1]:
+        assert 0 <= float(row[header.index("training accuracy (%)")]) <= 100
+
+
+def test_some_ablations_are_compared_with_the_base(capsys):
+    """Without the base there is nothing to take a difference to."""
+    _, _, rows = run("ablations", capsys, "--variants", "no-decay")
+    assert [row[0] for row in rows] == ["base", "no-decay"]
+    assert rows[1][3] == rows[1][5] == "-"  # of one seed there is no standard deviation
+
+
+def ablated_networks(module) -> dict[str, models.ResNet]:
+    variants = module.VARIANTS.items()
+    return {name: module.network(variant, 1, quick=True).eval() for name, variant in variants}
+
+
+def test_ablated_networks_lack_what_their_names_say():
+    """An edit that finds nothing to edit would be measured as an ingredient without worth."""
+    nets = ablated_networks(script("ablations"))
+    counts = {
+        (name, kind): sum(type(part) is kind for part in net.modules())
+        for name, net in nets.items()
+        for kind in (torch.nn.BatchNorm2d, torch.nn.ReLU, torch.nn.MaxPool2d, torch.nn.Identity)
+    }
+    assert (counts["base", torch.nn.BatchNorm2d], counts["no-batchnorm", torch.nn.BatchNorm2d]) == (7, 0)
+    convolutions = [part for part in nets["no-batchnorm"].modules() if isinstance(part, torch.nn.Conv2d)]
+    assert len(convolutions) == 7 and all(conv.bias.requires_grad for conv in convolutions)
+    blocks = [nets["no-shortcut"].get_submodule(f"layer{k}.0") for k in (1, 2, 3)]
+    assert all(block.downsample is None for block in blocks)
+    assert [counts[name, torch.nn.ReLU] for name in ("base", "relu-shortcut", "relu-branch")] == [0, 2, 3]
+    assert nets["stem-7x7"].conv1.kernel_size == (7, 7) and counts["stem-7x7", torch.nn.MaxPool2d] == 1
+
+    images = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        logits = {name: net(images) for name, net in nets.items()}
+    others = {name for name in nets if not torch.equal(logits[name], logits["base"])}
+    edited = {"no-batchnorm", "no-shortcut", "projection", "relu-shortcut", "relu-branch", "stem-7x7"}
+    assert others == edited
+    assert not torch.equal(logits["relu-shortcut"], logits["projection"])
+
+
+def test_ablated_networks_share_their_initial_weights():
+    """Other weights at the start would add the spread of the seeds to every difference."""
+    module = script("ablations")
+    nets = ablated_networks(module)
+    base = dict(nets["base"].named_parameters())
+    new = {
+        "no-batchnorm": {key for key in base if "bn" in key},
+        "relu-branch": {key for key in base if "bn2" in key},  # under another name
+        "stem-7x7": {"conv1.weight"},
+    }
+    for name, net in nets.items():
+        own = dict(net.named_parameters())
+        differ = {key for key, value in base.items() if key not in own or not torch.equal(own[key], value)}
+        assert differ == new.get(name, set()), name
+    other_seed = module.network(module.VARIANTS["base"], 2, quick=True)
+    assert not torch.equal(other_seed.conv1.weight, base["conv1.weight"])
+
+
+def test_a_relu_in_a_shortcut_of_the_base_would_change_nothing():
+    """Why that variant has projections: what enters a block has passed a ReLU, and zeros are not negative."""
+    net, images = models.create("resnet20"), torch.randn(2, 3, 32, 32)
+    before = net(images)
+    blocks = [block for stage in (net.layer1, net.layer2, net.layer3) for block in stage]
+    for block in blocks:
+        block.downsample = torch.nn.Sequential(block.downsample, torch.nn.ReLU())
+    assert len(blocks) == 9 and torch.equal(net(images), before)
+
+
+@pytest.mark.parametrize("name", ["no-decay", "sgd", "smoothing", "cutout", "ema", "l1", "constant-rate"])
+def test_ablated_recipes_differ_from_the_base_in_what_they_say(name):
+    """A change of two things at once says nothing of either."""
+    module = script("ablations")
+    base, other = vars(ablation_recipe(module, "base")), vars(ablation_recipe(module, name))
+    differ = {key for key in base if base[key] != other[key]}
+    assert differ == {
+        "no-decay": {"weight_decay"},
+        "sgd": {"optimizer", "nesterov", "lr", "other_lr", "weight_decay"},
+        "smoothing": {"label_smoothing"},
+        "constant-rate": {"schedule", "warmup"},
+    }.get(name, {name})
+    assert other["lr"] == (RECIPES["paper"].lr if name == "sgd" else RECIPES["modern"].lr)
+
+
+def test_ablations_of_a_seed_see_the_same_images_in_the_same_order(split, monkeypatch):
+    """Order and augmentation draw from one generator: a draw left out would shuffle the next epoch."""
+    module, call = script("ablations"), Pipeline.__call__
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def spied(self, indices):
+        batch = call(self, indices)
+        seen.append((indices, batch[0]))
+        return batch
+
+    monkeypatch.setattr(Pipeline, "__call__", spied)
+
+    def batches(name: str, recipe: Recipe) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        seen.clear()
+        net = module.network(module.VARIANTS[name], 3, quick=True)
+        module.fit(net, split, None, recipe, seed=3, device="cpu", precision="fp32", progress=False)
+        assert len(seen) == 4
+        return list(seen)
+
+    base = batches("base", RECIPES["modern"].but(epochs=2, batch_size=16))  # the recipe as it is
+    for name in ("base", "no-batchnorm", "sgd", "ema", "no-augmentation", "cutout"):
+        for (indices, images), (others, theirs) in zip(
+            base, batches(name, ablation_recipe(module, name)), strict=True
+        ):
+            assert torch.equal(indices, others), name
+            if name == "no-augmentation":
+                assert torch.equal(theirs, CIFAR10(split.images[indices]))
+            elif name == "cutout":
+                share = (theirs != images).any(1).float().mean((1, 2)) * 1024
+                assert share.max() <= 64 and share.mean() > 16
+            else:
+                assert torch.equal(theirs, images), name
+
+
+def test_the_test_images_choose_an_epoch_only_where_it_is_said():
+    """The row of the best epoch shows the flattery; any other row must be free of it."""
+    module = script("ablations")
+    base = [{"test": 0.5, "train": 0.9, "seconds": 2.0, "epochs": [0.25, 0.625, 0.5]}]
+    assert module.cells("best-epoch", [module.best_epoch(base[0])], base)[2:] == [
+        62.5,
+        "-",
+        12.5,
+        "-",
+        "-",
+        "-",
+    ]
+    assert module.cells("base", base, base)[2:] == [50.0, "-", "-", "-", 90.0, 2.0]
+    assert module.best_epoch({"test": None}) == {"test": None}
+
+
+def test_the_differences_of_the_seeds_are_paired():
+    """Seeds that differ by ten points can agree on a difference: its spread is not that of the seeds."""
+    module = script("ablations")
+    base, other = (
+        [{"test": value, "train": 1.0, "seconds": 1.0, "epochs": []} for value in values]
+        for values in ((0.5, 0.75), (0.625, 0.875))
+    )
+    assert module.cells("cutout", other, base)[2:6] == [75.0, 17.68, 12.5, 0.0]
+
+
+def test_a_diverged_ablation_is_reported():
+    """A mean over the seeds that did not diverge would flatter, and an error would end the others."""
+    module = script("ablations")
+    fine, lost = {"test": 0.5, "train": 0.5, "seconds": 1.0, "epochs": [0.5]}, {"test": None}
+    row = module.cells("sgd", [fine, lost], [fine, fine])
+    assert row[2:] == ["diverged: 1 of 2", "-", "-", "-", "-", "-"]
+    assert module.cells("sgd", [fine, fine], [fine, lost])[2:6] == [50.0, 0.0, "-", "-"]
+    train, test = script("common").load("sample", quick=True)
+    args = module.argparse.Namespace(device=torch.device("cpu"), quick=True)
+    recipe = ablation_recipe(module, "sgd").but(lr=1e30)
+    assert module.train_and_test("sgd", train, test, recipe, args, 0) == lost
+
+
+def test_interrupted_ablations_go_on(tmp_path, monkeypatch, capsys):
+    """Half an hour of finished runs must outlive Ctrl-C, and may not be taken for runs of other settings."""
+    module, calls = script("ablations"), []
+
+    def fake(name, train, test, recipe, args, seed):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append((name, seed))
+        assert train.counts().tolist() == [3] * 10 and recipe.epochs in (4, 5)
+        return {"test": 0.5 + seed / 8, "train": 1.0, "seconds": 1.0, "epochs": [0.5, 0.75]}
+
+    monkeypatch.setattr(module, "train_and_test", fake)
+    words = ["--data", "sample", "--device", "cpu", "--images", "30", "--epochs", "4", "--repeats", "2"]
+    words += ["--variants", "no-decay", "best-epoch", "--keep", str(tmp_path / "kept" / "runs.json")]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(words)
+    assert calls == [("base", 0), ("no-decay", 0), ("base", 1)]
+    calls.clear()
+    module.main([*words, "--record", str(tmp_path)])
+    assert calls == [("no-decay", 1)]
+    assert "Of an earlier, interrupted call: 3 of the runs." in capsys.readouterr().out
+    runs, [table] = load_all(tmp_path)
+    table.check()
+    assert (
+        not runs
+        and table.name == "ablations"
+        and table.column("variant") == ["base", "no-decay", "best-epoch"]
+    )
+    assert table.column("test accuracy (%)") == [56.25, 56.25, 68.75]
+    calls.clear()
+    words[words.index("4")] = "5"
+    with pytest.raises(KeyboardInterrupt):
+        module.main(words)
+    assert len(calls) == 3
