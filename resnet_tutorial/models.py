@@ -90,6 +90,13 @@ def imagenet_resnet(depth: int, *, num_classes: int = 1000, **options: Any) -> R
 
     Raises:
         ValueError: for any other depth, or if an option is not known.
+
+    Example:
+        >>> f"{count_parameters(imagenet_resnet(18)):,}"
+        '11,689,512'
+        >>> imagenet_resnet(20)
+        Traceback (most recent call last):
+        ValueError: no ImageNet layout of depth 20: choose one of 18, 34, 50, 101, 152
     """
     if depth not in IMAGENET_LAYOUTS:
         raise ValueError(f"no ImageNet layout of depth {depth}: choose one of {_listed(IMAGENET_LAYOUTS)}")
@@ -101,7 +108,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     """Build a network by name: "resnet20", "plain56", "preact_resnet20", "resnet50", "resnet18_cifar".
 
     A "resnet" of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
-    "_wide" one has ``WIDE`` channels in its first stage and starts from 4x4 patches: few, large layers, which
+    "_wide" one has ``WIDE`` channels in its first stage and pools after the stem: few, large layers, which
     keep a processor busier than the many small ones of ResNet-20.
 
     Args:
@@ -125,7 +132,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
         fixed = {"stem": "cifar"} if variant else {}
         build = partial(imagenet_resnet, **({"num_classes": 10} if variant else {}))
     elif family == "resnet" and variant == "_wide":
-        fixed = {"stem": "patch", "shortcut": "B"}
+        fixed = {"stem": "pool", "shortcut": "B"}
         build = partial(cifar_resnet, width=WIDE)
     elif match and not variant:
         fixed = {"resnet": {}, "plain": {"shortcut": "none"}, "preact_resnet": {"block": "preact"}}[family]
@@ -165,6 +172,11 @@ def load_model(path: str | Path, *, name: str | None = None) -> tuple[ResNet, di
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or holds another network.
+
+    Example:
+        >>> model, metadata = load_model(shipped("resnet20", "cifar10"))
+        >>> model.depth, model.training, metadata["classes"][:3]
+        (20, False, ['airplane', 'automobile', 'bird'])
     """
     state_dict, metadata = checkpoint.load_weights(path)
     if name is not None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .blocks import BLOCKS, PreActBlock, conv3x3
 
-STEMS = ("cifar", "patch", "imagenet")
+STEMS = ("cifar", "pool", "imagenet")
 
 
 class ResNet(nn.Module):
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         in_channels: channels of the images: 3 for colour, 1 for grey.
         width: channels of the stem and of the first stage.
-        stem: "cifar" is a 3x3 convolution; "patch" a 4x4 convolution with stride 2; "imagenet" a 7x7
+        stem: "cifar" is a 3x3 convolution; "pool" the same and at once a 2x2 max-pool; "imagenet" a 7x7
             convolution and a 3x3 max-pool, each with stride 2.
         shortcut: "A", "B", "C", or "none" for the plain network; see ``blocks.shortcut``.
         zero_init: start with every block equal to its shortcut.
@@ -42,6 +42,16 @@ class ResNet(nn.Module):
 
     Raises:
         ValueError: if an argument is not among those above.
+
+    Example:
+        >>> import torch
+        >>> from resnet_tutorial.blocks import BasicBlock
+        >>> model = ResNet(BasicBlock, (1, 1, 1), num_classes=10, width=4, stem="cifar", shortcut="A")
+        >>> images = torch.zeros(2, 3, 32, 32)
+        >>> model.forward_features(images).shape, model(images).shape, model.depth
+        (torch.Size([2, 16, 8, 8]), torch.Size([2, 10]), 8)
+        >>> ResNet.from_config(model.config).config == model.config
+        True
     """
 
     def __init__(
@@ -73,15 +83,16 @@ class ResNet(nn.Module):
             "zero_init": zero_init,
         }
 
-        self.maxpool = nn.Identity()
-        if stem == "cifar":
+        if stem != "imagenet":
             self.conv1 = conv3x3(in_channels, width)
-        elif stem == "patch":
-            self.conv1 = nn.Conv2d(in_channels, width, kernel_size=4, stride=2, padding=1, bias=False)
+            self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(kernel_size=2)
         else:
             self.conv1 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm2d(width)
+        # The maximum may be taken before BN and ReLU, which keep the order of values (as long as the scale is
+        # positive): they then have a quarter of the work.
+        self.pools_first = stem == "pool"
 
         channels = width  # of what enters the next block
         self.stages = [f"layer{k + 1}" for k in range(len(layers))]
@@ -114,7 +125,7 @@ class ResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to the last feature map (N, C, h, w).
 
-        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the "patch" stem
+        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the "pool" stem
         and (H, W) / 32 in the ImageNet layout.
         """
         if x.dim() != 4 or x.size(1) != self.conv1.in_channels:
@@ -122,8 +133,12 @@ class ResNet(nn.Module):
             raise ValueError(f"expected images of shape {expected}, got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"expected normalised float images, got {x.dtype}: apply Normalize first")
-        x = self.conv1(x)  # (N, width, H, W); with the other stems (N, width, H / 2, W / 2)
-        x = self.maxpool(F.relu(self.bn1(x)))  # ImageNet: (N, width, H / 4, W / 4)
+        x = self.conv1(x)  # (N, width, H, W); ImageNet: (N, width, H / 2, W / 2)
+        if self.pools_first:
+            x = self.maxpool(x)  # (N, width, H / 2, W / 2)
+        x = F.relu(self.bn1(x))
+        if not self.pools_first:
+            x = self.maxpool(x)  # ImageNet: (N, width, H / 4, W / 4)
         for name in self.stages:
             x = getattr(self, name)(x)  # twice the channels and half the size, except after the first stage
         return x if self.norm is None else F.relu(self.norm(x))
@@ -163,6 +178,13 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
 
     Its weights have standard deviation 0.01 (Goyal et al. 2017, section 5.1). Features grow with depth, and
     with the larger weights that ``nn.Linear`` draws ResNet-110 would start far above that loss.
+
+    Example:
+        >>> import torch
+        >>> features, labels = torch.randn(1000, 64), torch.randint(0, 10, (1000,))
+        >>> loss = F.cross_entropy(linear_head(64, 10)(features), labels)
+        >>> round(loss.item(), 1)  # ln 10 is 2.303
+        2.3
     """
     check_positive(num_classes=num_classes)
     head = nn.Linear(in_features, num_classes)

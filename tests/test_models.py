@@ -415,13 +415,20 @@ def test_a_model_and_its_description_must_agree(tmp_path):
     assert not path.exists()
 
 
-def test_wide_networks_start_from_patches():
-    """The stem of 4x4 patches leaves a quarter of the pixels, and with them of the cost."""
-    model = create("resnet8_wide")
+def test_wide_networks_pool_after_the_stem():
+    """The same layers without the pooling would cost four times as much."""
+    model = create("resnet8_wide").eval()
     assert (model.depth, model.conv1.out_channels) == (8, models.WIDE)
-    assert model.conv1(torch.zeros(2, 3, 32, 32)).shape == (2, models.WIDE, 16, 16)
-    assert model.forward_features(torch.zeros(2, 3, 32, 32)).shape == (2, 4 * models.WIDE, 4, 4)
-    with pytest.raises(ValueError, match="already means stem='patch'"):
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        # While all scales are positive, as at the start, pooling before or after BN and ReLU is the same.
+        first = F.max_pool2d(F.relu(model.bn1(model.conv1(x))), 2)  # (2, 48, 16, 16)
+        features = model.forward_features(x)
+        expected = model.layer3(model.layer2(model.layer1(first)))
+    assert first.shape == (2, models.WIDE, 16, 16)
+    assert features.shape == (2, 4 * models.WIDE, 4, 4)
+    torch.testing.assert_close(features, expected)
+    with pytest.raises(ValueError, match="already means stem='pool'"):
         create("resnet8_wide", stem="cifar")
     with pytest.raises(ValueError, match="unknown network 'plain8_wide'"):
         create("plain8_wide")
