@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,53 @@ def test_without_records_the_results_page_says_so_and_how(tmp_path, monkeypatch,
         arguments = parser.parse_args(shlex.split(command))
         assert arguments.record == Path("book/results") and arguments.data == "cifar10"
     assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_the_results_page_asks_for_one_short_schedule_of_plain_and_residual_networks(
+    tmp_path, monkeypatch, capsys
+):
+    """A request that the matching of records does not understand stays on the page for ever."""
+
+    def wanted() -> set[str]:
+        text, _ = page("results", tmp_path, monkeypatch, capsys)
+        return set(re.findall(r"^resnet-tutorial .* --model (\w+) --recipe modern --epochs 8 ", text, re.M))
+
+    assert wanted() == {"plain20", "plain56", "resnet20", "resnet56"}
+    (tmp_path / "results").mkdir()
+    made_run(tmp_path / "results", epochs=30)
+    assert "resnet20" in wanted()
+    made_run(tmp_path / "results", epochs=8)
+    assert wanted() == {"plain20", "plain56", "resnet56"}
+
+
+def test_every_measurement_that_is_asked_for_has_a_script_that_writes_it():
+    """Under another name the page would say "not yet recorded" beside the record."""
+    cells = json.loads((BOOK / "results.ipynb").read_text(encoding="utf-8"))["cells"]
+    (source,) = ("".join(cell["source"]) for cell in cells if "MEASUREMENTS = {" in "".join(cell["source"]))
+    asked = dict(re.findall(r'^    "([\w-]+)": "(\w+\.py)', source, re.M))
+    assert len(asked) >= 9
+    for name, script in asked.items():
+        code = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+        family = name.rpartition("-")[0]
+        assert f'name="{name}"' in code or f'name=f"{family}-{{' in code, name
+
+
+def test_all_records_stand_in_one_table_with_their_commands(tmp_path, monkeypatch, capsys):
+    """A reader who wants to run one again must find what to type."""
+    (tmp_path / "results").mkdir()
+    all_records(tmp_path / "results")
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    lines = iter(text.split("| record |")[1].splitlines()[2:])
+    cells = [
+        line.strip("| ").split(" | ") for line in takewhile(lambda line: len(line.split("|")) == 12, lines)
+    ]
+    rows = {row[0]: row for row in cells}
+    runs, tables = load_all(tmp_path / "results")
+    for record in (*runs, *tables):
+        assert rows[record.name][-1] == f"`{record.command}`"
+    assert rows["resnet20-modern-epochs30-s0"][1:5] == ["training run", "62.50", "47.03 to 75.78", "90.0 s"]
+    assert rows["processes-cpu"][1:5] == ["measurement", "-", "-", "-"]
+    assert len(rows) == len(runs) + len(tables) == 6
 
 
 def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, capsys):

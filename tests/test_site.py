@@ -5,7 +5,11 @@ Tests of the whole built book are skipped where it has not been built; `make boo
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
+import shlex
+import shutil
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+
+from resnet_tutorial import cli
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "book" / "_static"
@@ -37,6 +43,8 @@ FETCHED = {
 NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author", "license"}
 
 built = pytest.mark.skipif(not PAGES, reason="the book has not been built: make book")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+needs_browser = pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs Chromium or Chrome")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -148,6 +156,79 @@ def test_paper_gets_its_own_style():
     assert "beforeprint" in (STATIC / "book.js").read_text(encoding="utf-8")
 
 
+def test_the_records_are_in_tables_that_can_be_sorted():
+    """Without the tag on the cell, or the script in the site, the heads of the columns are plain text."""
+    notebook = json.loads((ROOT / "book" / "results.ipynb").read_text(encoding="utf-8"))
+    tagged = {
+        cell["id"]: "".join(cell["source"])
+        for cell in notebook["cells"]
+        if "sortable" in cell["metadata"].get("tags", [])
+    }
+    assert len(tagged) >= 4 and all("show_table(" in source for source in tagged.values())
+    assert any('"record"' in source and '"command"' in source for source in tagged.values())
+    script = (STATIC / "book.js").read_text(encoding="utf-8")
+    assert ".tag_sortable table" in script and "aria-sort" in script and 'createElement("button")' in script
+
+
+TABLE = """<!DOCTYPE html><html lang="en"><head><title>t</title><script src="book.js"></script></head><body>
+<div class="cell tag_sortable"><div class="cell_output"><table><thead><tr>{head}</tr></thead>
+<tbody>{body}</tbody></table></div></div>
+<table id="plain"><thead><tr><th><p>a</p></th></tr></thead>
+<tbody><tr><td>2</td></tr><tr><td>1</td></tr></tbody></table></body></html>"""
+COLUMNS = {  # head: the cells as they stand on the page, and how they have to stand after sorting by them
+    "network": (["resnet110", "plain20", "resnet20"], ["plain20", "resnet20", "resnet110"]),
+    "images": (["50,000", "1,000", "9,000"], ["1,000", "9,000", "50,000"]),
+    "accuracy, %": (
+        ["92.08 ± 0.16", "100.00", "9.50 (9.70 ± 0.20)"],
+        ["9.50 (9.70 ± 0.20)", "92.08 ± 0.16", "100.00"],
+    ),
+    "difference": (["-0.30", "+1.20", "\u22122.00"], ["\u22122.00", "-0.30", "+1.20"]),
+    "interval": (
+        ["10.1 to 11.0", "not yet recorded", "9.1 to 10.0"],
+        ["9.1 to 10.0", "10.1 to 11.0", "not yet recorded"],
+    ),
+    "time": (["2.0 h", "51.7 min", "90.0 s"], ["90.0 s", "51.7 min", "2.0 h"]),
+    "made on": (["2026-11-23", "2025-12-01", "2026-02-03"], ["2025-12-01", "2026-02-03", "2026-11-23"]),
+    "missing": (["-", "3", "20"], ["3", "20", "-"]),
+}
+
+
+@needs_browser
+def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, monkeypatch):
+    """Numbers sorted as text put 9,000 after 50,000; a head that is no button cannot be reached by key."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    module = importlib.import_module("browser")
+    shutil.copy(STATIC / "book.js", tmp_path)
+    head = "".join(f'<th class="head text-right"><p>{name}</p></th>' for name in COLUMNS)
+    lines = zip(*(given for given, _ in COLUMNS.values()), strict=True)
+    body = "".join(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in line)}</tr>" for line in lines)
+    page = tmp_path / "table.html"
+    page.write_text(TABLE.format(head=head, body=body), encoding="utf-8")
+    state = """(() => {{
+        const heads = [...document.querySelectorAll(".tag_sortable th")];
+        const rows = [...document.querySelectorAll(".tag_sortable tbody tr")];
+        const texts = rows.map(row => row.cells[{column}].textContent);
+        return [heads.map(head => head.getAttribute("aria-sort")), texts];
+    }})()"""
+    with module.Browser(module.find_browser()) as browser:
+        browser.open(page)
+        assert browser.evaluate("document.querySelectorAll('#plain button').length") == 0
+        for column, (_, wanted) in enumerate(COLUMNS.values()):
+            browser.evaluate(f"document.querySelectorAll('.tag_sortable th button')[{column}].focus()")
+            directions = [None] * len(COLUMNS)
+            for direction in ("ascending", "descending"):
+                if direction == "ascending":  # by the Enter key, as a keyboard sends it
+                    enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+                    browser.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
+                    browser.send("Input.dispatchKeyEvent", type="keyUp", **enter)
+                else:
+                    browser.evaluate("document.activeElement.click()")
+                    there = [cell for cell in wanted if cell not in ("-", "not yet recorded")]
+                    wanted = there[::-1] + wanted[len(there) :]  # what is missing stays last
+                directions[column] = direction
+                assert browser.evaluate(state.format(column=column)) == [directions, wanted]
+
+
 @built
 @each_page
 def test_a_page_fetches_nothing_from_outside(page):
@@ -200,6 +281,45 @@ def test_a_page_is_light(page):
     }
     weight = page.stat().st_size + sum((page.parent / image).stat().st_size for image in images)
     assert weight < HEAVIEST, f"{page.name}: {weight:,} bytes"
+
+
+@built
+def test_the_built_page_of_records_can_be_sorted():
+    """A tag that Jupyter Book stops passing on would leave plain tables."""
+    page = (SITE / "results.html").read_text(encoding="utf-8")
+    cells = page.split('<div class="cell ')[1:]
+    sortable = [cell for cell in cells if "tag_sortable" in cell.split('"')[0]]
+    assert sortable and any("<thead>" in cell for cell in sortable)
+    assert any(urlsplit(address).path == "_static/book.js" for address in read(SITE / "results.html").fetched)
+
+
+def test_the_first_page_tells_the_chapters_own_times():
+    """Who plans an hour and needs an hour and a half stops in the middle."""
+    index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| \d \| \{doc\}`(\w+)` \|.*\| about (\S+ hours?) \|$", index, re.M))
+    assert len(listed) == 7
+    hours = {"an hour": "1 hour", "an hour and a half": "1½ hours", "90 minutes": "1½ hours"}
+    for name, time in listed.items():
+        notebook = json.loads((ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        first = "".join(notebook["cells"][0]["source"])
+        (own,) = re.findall(r"\*\*Time:\*\* about (.+?) (?:of reading|to read)", first)
+        assert hours[own] == time, name
+
+
+def test_the_commands_of_the_first_page_exist():
+    """The first command that a reader types must not end in a usage message."""
+    index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    commands = re.findall(r"resnet-tutorial ([^`\n]+)", index)
+    assert {command.split()[0] for command in commands} >= {"check", "download"}
+    for command in commands:
+        cli.build_parser().parse_args(shlex.split(command))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda path: path.name)
+def test_every_column_of_a_table_has_a_head(path):
+    """A screen reader names the column of each cell; an empty head has no name."""
+    heads = re.findall(r"^\|(.*)\|\n\|[ :|-]+\|$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert all(cell.strip() for head in heads for cell in head.split("|"))
 
 
 @built

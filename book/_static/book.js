@@ -39,6 +39,55 @@ function markScrollable() {
 window.addEventListener("resize", markScrollable);
 window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markScrollable));
 
+// Tables in a cell with the tag "sortable": the head of each column is a button that sorts the rows.
+const NO_VALUE = ["", "-", "–", "not yet recorded"];
+const UNITS = { s: 1, min: 60, h: 3600 };
+const NUMBER = /^([-+−]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?: ?%| (s|min|h))?(?: ?(?:±|to|\(|of) ?.*)?$/;
+
+// The number at the beginning of a cell: "92.08 ± 0.16", "50,000", "51.7 min"; NaN if there is none.
+function numberIn(text) {
+  const [, sign, whole, fraction = "", unit = "s"] = NUMBER.exec(text) ?? [];
+  if (whole === undefined) return NaN;
+  return (sign && sign !== "+" ? -1 : 1) * Number(whole.replaceAll(",", "") + fraction) * UNITS[unit];
+}
+
+// The order of rows by the texts of one column: numbers by value, all else as text, what has no value last.
+function orderOf(texts, direction) {
+  const values = texts.map((text) => (NO_VALUE.includes(text) ? null : text));
+  const numbers = values.map((value) => (value === null ? null : numberIn(value)));
+  const numeric = !numbers.some(Number.isNaN);
+  const compare = (i, j) =>
+    numeric ? numbers[i] - numbers[j] : values[i].localeCompare(values[j], "en", { numeric: true });
+  return texts
+    .map((_, i) => i)
+    .sort((i, j) => {
+      if (values[i] === null || values[j] === null) return (values[i] === null) - (values[j] === null);
+      return direction * compare(i, j);
+    });
+}
+
+function makeSortable(table) {
+  const heads = [...table.querySelectorAll("thead th")];
+  const body = table.tBodies[0];
+  if (!body || body.rows.length < 2) return;
+  heads.forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort-by";
+    button.append(...(head.querySelector("p") ?? head).childNodes);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+      const rows = [...body.rows];
+      const texts = rows.map((row) => row.cells[column].textContent.trim());
+      body.append(...orderOf(texts, direction).map((i) => rows[i]));
+    });
+  });
+}
+window.addEventListener("load", () => document.querySelectorAll(".tag_sortable table").forEach(makeSortable));
+
 // On paper nothing can be unfolded: print with everything open, and close it again.
 let opened = [];
 window.addEventListener("beforeprint", () => {
