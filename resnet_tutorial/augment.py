@@ -117,6 +117,11 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
     Raises:
         ValueError: for images that are not uint8 in four dimensions, for offsets of another shape, type or
             range, and for an unknown mode or an unsuitable padding.
+
+    Example:
+        >>> image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
+        >>> crop(image, torch.tensor([[0, 1]]), padding=1)[0, 0].tolist()  # the window is one row higher
+        [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
     """
     _check_images(images)
     _check_crop(images, padding, mode)
@@ -142,6 +147,11 @@ def flip(images: Tensor, mask: Tensor) -> Tensor:
 
     Raises:
         ValueError: for images that are not uint8 in four dimensions, or a mask of another shape or type.
+
+    Example:
+        >>> images = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).view(2, 1, 1, 2)
+        >>> flip(images, torch.tensor([True, False])).flatten().tolist()
+        [2, 1, 3, 4]
     """
     _check_images(images)
     _check_draws("mask", mask, (len(images),), torch.bool)
@@ -166,6 +176,12 @@ def cutout(images: Tensor, centres: Tensor, *, size: int, fill: int = 0) -> Tens
     Raises:
         ValueError: for images that are not uint8 in four dimensions, for centres of another shape or type,
             for a negative size and for a fill outside 0..255.
+
+    Example:
+        >>> white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+        >>> black = cutout(white, torch.tensor([[0, 16]]), size=8)[0, 0] == 0
+        >>> int(black.sum())  # half of the 64 pixels are above the image
+        32
     """
     _check_images(images)
     _check_draws("centres", centres, (len(images), 2), torch.int64)
@@ -192,6 +208,13 @@ class Augment:
         flip: ``"random"`` (each image with probability one half), ``"alternating"`` (the caller passes a mask
             from `alternating_flips`), or ``"none"``.
         cutout: side of the black square, in pixels; 0 leaves it out.
+
+    Example:
+        >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+        >>> augment = Augment(padding=4, flip="random", cutout=8)
+        >>> once, again = (augment(images, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+        >>> torch.equal(once, again), torch.equal(once, images)
+        (True, False)
     """
 
     padding: int = 4

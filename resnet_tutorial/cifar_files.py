@@ -48,12 +48,25 @@ class Arrays(NamedTuple):
 
 
 def content_sha256(array: np.ndarray) -> str:
-    """SHA-256, in hexadecimal, of the bytes of a uint8 array in C order."""
+    """SHA-256, in hexadecimal, of the bytes of a uint8 array in C order.
+
+    Example:
+        >>> pixels = np.array([[0, 1], [2, 3]], dtype=np.uint8)
+        >>> content_sha256(pixels) == hashlib.sha256(bytes([0, 1, 2, 3])).hexdigest()
+        True
+    """
     return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def verified(arrays: Arrays) -> Arrays:
-    """Return `arrays` unchanged, or raise `DamagedError` if one of them differs from the real content."""
+    """Return `arrays` unchanged, or raise `DamagedError` if one of them differs from the real content.
+
+    Example:
+        >>> images, labels = np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.uint8)
+        >>> verified(Arrays(images, labels, images, labels))
+        Traceback (most recent call last):
+        resnet_tutorial.cifar_files.DamagedError: the train images are not those of CIFAR-10 (SHA-256 differs)
+    """
     for name, array in arrays._asdict().items():
         if array.dtype != np.uint8 or content_sha256(array) != CONTENT_SHA256[name]:
             raise DamagedError(f"the {name.replace('_', ' ')} are not those of CIFAR-10 (SHA-256 differs)")

@@ -44,6 +44,13 @@ def load_sample() -> tuple[Split, Split]:
 
     Raises:
         ValueError: the installed files are damaged, or Pillow was built without WebP.
+
+    Example:
+        >>> train, test = load_sample()
+        >>> train
+        Split('sample train', 2000 images of 32x32, 10 classes)
+        >>> test.counts().unique()  # images of each class
+        tensor([100])
     """
     train, test = (
         _as_split(images, labels, name=f"sample {part}")
@@ -87,7 +94,13 @@ def _untile(montage: np.ndarray) -> np.ndarray:
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: `RESNET_TUTORIAL_DATA`, else `resnet_tutorial` in the user's caches."""
+    """Where downloads are kept: `RESNET_TUTORIAL_DATA`, else `resnet_tutorial` in the user's caches.
+
+    Example:
+        >>> os.environ["RESNET_TUTORIAL_DATA"] = "disk/pictures"
+        >>> cache_dir().name
+        'pictures'
+    """
     if chosen := os.environ.get("RESNET_TUTORIAL_DATA"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -114,6 +127,14 @@ def load_cifar10(*, root: str | os.PathLike | None = None, download: bool = Fals
         FileNotFoundError: nothing is on the disk and `download` is false, or `root` is no directory.
         ValueError: what is on the disk is damaged and `download` is false.
         mirrors.DownloadError: every source failed; the message names each and says what to do.
+
+    Example:
+        The first line is not tried out by the tests, since it may download.
+
+        >>> train, test = load_cifar10(download=True)  # doctest: +SKIP
+        >>> load_cifar10(root="nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: root='nowhere' is not a directory: name the one that holds CIFAR-10, ...
     """
     if root is not None and not download and not Path(root).expanduser().is_dir():
         raise FileNotFoundError(

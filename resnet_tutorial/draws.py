@@ -44,6 +44,11 @@ def draw_offsets(
 
     Returns:
         int64 ``(n, 2)``, top and left, in 0..2 * padding; ``padding`` means not shifted.
+
+    Example:
+        >>> offsets = draw_offsets(1000, 4, generator=torch.Generator().manual_seed(0))
+        >>> offsets.shape, int(offsets.min()), int(offsets.max())
+        (torch.Size([1000, 2]), 0, 8)
     """
     where = generator.device if generator is not None else device
     return to_device(torch.randint(0, 2 * padding + 1, (n, 2), generator=generator, device=where), device)
@@ -52,7 +57,13 @@ def draw_offsets(
 def draw_flips(
     n: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """Draw bool ``(n,)``: which images to mirror, each with probability one half."""
+    """Draw bool ``(n,)``: which images to mirror, each with probability one half.
+
+    Example:
+        >>> mask = draw_flips(10000, generator=torch.Generator().manual_seed(0))
+        >>> round(float(mask.float().mean()), 1)
+        0.5
+    """
     where = generator.device if generator is not None else device
     mask = torch.randint(0, 2, (n,), generator=generator, device=where, dtype=torch.bool)
     return to_device(mask, device)
@@ -72,6 +83,11 @@ def alternating_flips(n: int, epoch: int, *, seed: int) -> Tensor:
 
     Returns:
         bool ``(n,)`` on the CPU.
+
+    Example:
+        >>> first, second, third = (alternating_flips(1000, epoch, seed=0) for epoch in range(3))
+        >>> bool((first != second).all()), bool((first == third).all())
+        (True, True)
     """
     first = draw_flips(n, generator=torch.Generator().manual_seed(seed + FLIP_STREAM))
     return first if epoch % 2 == 0 else ~first
@@ -85,7 +101,13 @@ def draw_centres(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw int64 ``(n, 2)``: row and column of a pixel of each image, uniformly, as centres for cutout."""
+    """Draw int64 ``(n, 2)``: row and column of a pixel of each image, uniformly, as centres for cutout.
+
+    Example:
+        >>> centres = draw_centres(1000, 32, 16, generator=torch.Generator().manual_seed(0))
+        >>> centres.amax(dim=0)  # the last row and the last column
+        tensor([31, 15])
+    """
     where = generator.device if generator is not None else device
     rows = torch.randint(0, height, (n,), generator=generator, device=where)
     columns = torch.randint(0, width, (n,), generator=generator, device=where)

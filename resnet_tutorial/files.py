@@ -29,6 +29,17 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
 
     Raises:
         ValueError: the file cannot be written; one line that names it and the reason.
+
+    Example:
+        >>> Path("note.txt").write_bytes(b"whole")
+        5
+        >>> with atomic("note.txt") as file:
+        ...     count = file.write(b"ha")
+        ...     raise ValueError("stopped half way")
+        Traceback (most recent call last):
+        ValueError: stopped half way
+        >>> Path("note.txt").read_bytes()
+        b'whole'
     """
     path = Path(path)
     if path.is_dir():

@@ -33,6 +33,14 @@ def load_image(path: str | os.PathLike, *, size: int = 32) -> torch.Tensor:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a readable picture, or `size` is not positive; the message names it.
+
+    Example:
+        >>> Image.new("RGB", (40, 30), "red").save("red.png")
+        >>> load_image("red.png")[:, 0, 0]
+        tensor([255,   0,   0], dtype=torch.uint8)
+        >>> load_image("blue.png")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no picture blue.png
     """
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"size={size!r}: give the side of the square in pixels, 1 or more")
@@ -87,6 +95,14 @@ def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "rai
 
     Warns:
         UserWarning: pictures were skipped, or other files were ignored; it names them.
+
+    Example:
+        >>> for name in ("cats", "dogs"):
+        ...     Path("pets", name).mkdir(parents=True)
+        ...     Image.new("RGB", (64, 48)).save(Path("pets", name, "1.png"))
+        >>> pets = load_folder("pets", size=24)
+        >>> pets, pets.classes
+        (Split('pets', 2 images of 24x24, 2 classes), ('cats', 'dogs'))
     """
     path = Path(path)
     if on_error not in ("raise", "skip"):

@@ -59,6 +59,15 @@ def fetch(cache_dir: Path, *, also_look_in: Sequence[Path] = (), download: bool 
 
     Warns:
         UserWarning: damaged data were passed over or, if they were the package's own file, replaced.
+
+    Example:
+        >>> fetch(Path("data"), download=False)
+        Traceback (most recent call last):
+        FileNotFoundError: CIFAR-10 is not in data: run `resnet-tutorial download` or ...
+        >>> Path("taken").touch()
+        >>> fetch(Path("taken"))
+        Traceback (most recent call last):
+        resnet_tutorial.mirrors.DownloadError: taken: cannot write there (...); change that, or ...
     """
     folders = list(dict.fromkeys([Path(cache_dir), *map(Path, also_look_in)]))
     remove_stale(folders[0], f"{WORKSPACE}*")  # of a download that was killed
