@@ -34,6 +34,12 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
     Raises:
         ValueError: if the path cannot be a weights file or be written, an entry is no tensor, or the metadata
             is not JSON.
+
+    Example:
+        >>> path = save_weights("layer.safetensors", nn.Linear(4, 2).state_dict(), {"epoch": 3})
+        >>> tensors, metadata = load_weights(path)
+        >>> sorted(tensors), metadata
+        (['bias', 'weight'], {'epoch': 3})
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -66,6 +72,12 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged or holds no weights.
+
+    Example:
+        >>> torch.save(nn.Linear(4, 2).state_dict(), "layer.pt")
+        >>> tensors, metadata = load_weights("layer.pt")
+        >>> tensors["weight"].shape, metadata
+        (torch.Size([2, 4]), {})
     """
     path = Path(path)
     if not path.exists():
@@ -122,6 +134,12 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
 
     Raises:
         ValueError: if names or shapes differ; the model is left as it was.
+
+    Example:
+        >>> load_into(nn.Linear(4, 3), nn.Linear(4, 2).state_dict(), source="layer.pt")
+        Traceback (most recent call last):
+        ValueError: layer.pt is of another network, 2 tensors where this one has 2:
+        2 of another shape (weight (2, 4) for (3, 4), bias (2,) for (3,))
     """
     own = model.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}

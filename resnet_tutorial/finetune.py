@@ -115,7 +115,13 @@ def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that stays in eval mode: it uses its running statistics and never updates them."""
+    """Batch normalisation that stays in eval mode: it uses its running statistics and never updates them.
+
+    Example:
+        >>> layer = FrozenBatchNorm2d(4).train()
+        >>> layer.training
+        False
+    """
 
     def train(self, mode: bool = True) -> FrozenBatchNorm2d:
         """Stay in eval mode, whatever mode the model is put in."""

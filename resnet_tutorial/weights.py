@@ -31,6 +31,13 @@ def shipped(name: str, weights: str) -> Path:
 
     Raises:
         ValueError: if there are none of this name, or the file is not the one that was shipped.
+
+    Example:
+        >>> shipped("resnet20", "cifar10").name
+        'resnet20-cifar10.safetensors'
+        >>> shipped("resnet56", "cifar10")
+        Traceback (most recent call last):
+        ValueError: no weights 'cifar10' for resnet56 (shipped: ...): give a .safetensors file
     """
     if (name, weights) not in SHIPPED_WEIGHTS:
         known = ", ".join(f"{other!r} for {network}" for network, other in SHIPPED_WEIGHTS) or "none"
@@ -43,7 +50,14 @@ def shipped(name: str, weights: str) -> Path:
 
 
 class MeanAndStd(Protocol):
-    """How the images of a network are normalised, one value a channel; ``augment.Normalize`` is one."""
+    """How the images of a network are normalised, one value a channel; ``augment.Normalize`` is one.
+
+    Example:
+        >>> from resnet_tutorial.normalize import Normalize
+        >>> grey: MeanAndStd = Normalize(mean=(0.5,), std=(0.25,))
+        >>> grey.mean, grey.std
+        ((0.5,), (0.25,))
+    """
 
     mean: Sequence[float]
     std: Sequence[float]
@@ -63,6 +77,15 @@ def save_model(
 
     Raises:
         ValueError: if classes or channels do not fit the model, or the file cannot be written so.
+
+    Example:
+        >>> from resnet_tutorial.models import cifar_resnet, load_model
+        >>> from resnet_tutorial.normalize import CIFAR10
+        >>> model = cifar_resnet(8, width=4, num_classes=2)
+        >>> path = save_model("pets.safetensors", model, classes=("cat", "dog"), normalize=CIFAR10, epochs=3)
+        >>> again, metadata = load_model(path)
+        >>> again.config == model.config, metadata["classes"], metadata["epochs"]
+        (True, ['cat', 'dog'], 3)
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if not isinstance(model, ResNet):
