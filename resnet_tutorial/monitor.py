@@ -28,6 +28,13 @@ class Board:
 
     Raises:
         ValueError: If the package ``tensorboard`` is not installed.
+
+    Example:
+        >>> from resnet_tutorial.augment import CIFAR10
+        >>> board = Board("curves", nn.Linear(2, 2), None, normalize=CIFAR10)
+        >>> board({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1})
+        >>> [path.name.split(".")[2] for path in Path("curves").iterdir()]
+        ['tfevents']
     """
 
     def __init__(

@@ -26,6 +26,16 @@ class Muon(torch.optim.Optimizer):
 
     Raises:
         ValueError: if this version of torch has no Muon.
+
+    Example:
+        >>> layer = nn.Conv2d(3, 8, kernel_size=3, bias=False)
+        >>> optimizer = Muon(layer.parameters(), lr=0.1, other_lr=0.1, momentum=0.9, weight_decay=0.0)
+        >>> before = layer.weight.detach().clone()
+        >>> layer(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        >>> optimizer.step()
+        >>> moved = torch.linalg.svdvals((layer.weight.detach() - before).flatten(1))
+        >>> bool(((0.05 < moved) & (moved < 0.15)).all())  # every direction by about lr
+        True
     """
 
     def __init__(

@@ -21,6 +21,16 @@ class Pipeline:
         normalize: Turns them into floats.
         generator: Source of the augmentation.
         seed: Of the alternating flips.
+
+    Example:
+        >>> from resnet_tutorial.augment import CIFAR10
+        >>> from resnet_tutorial.data import load_sample
+        >>> train, test = load_sample()
+        >>> load = Pipeline(train, Augment(), CIFAR10, torch.Generator().manual_seed(0))
+        >>> load.start_epoch(0)
+        >>> images, labels = load(torch.arange(16))
+        >>> images.shape, images.dtype, labels.shape
+        (torch.Size([16, 3, 32, 32]), torch.float32, torch.Size([16]))
     """
 
     split: Split

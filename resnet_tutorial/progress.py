@@ -42,6 +42,18 @@ class Progress:
             device, since reading a number would make a GPU wait.
         failed: The first step whose loss was not finite, 0 if there is none; likewise.
         seconds: Time spent before the present process.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> sgd, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+        >>> run = Progress({"seed": 0}, model, sgd, scaler, torch.Generator(), torch.device("cpu"))
+        >>> [len(batch) for batch in run.batches(10, 4)], run.step
+        ([4, 4], 2)
+        >>> run.save("run.pt")
+        >>> run.identity = {"seed": 1}
+        >>> run.load("run.pt")
+        Traceback (most recent call last):
+        ValueError: run.pt is of another run: seed 0 there, 1 here
     """
 
     identity: dict[str, Any]

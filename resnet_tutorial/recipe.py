@@ -53,6 +53,16 @@ class Recipe:
             the end, kept; 0 for none.
         patience: End the run when the validation loss has not improved for so many epochs, or ``None``.
         test_flip: Whether validation averages the logits of each image and of its mirror image.
+
+    Example:
+        >>> recipe = Recipe(name="short", epochs=5, lr=0.2, schedule="one-cycle", warmup=0.2)
+        >>> recipe.total_steps(steps_per_epoch=2)
+        10
+        >>> [round(recipe.lr_at(step, 10), 3) for step in (0, 1, 9)]
+        [0.104, 0.2, 0.008]
+        >>> recipe.but(flip="vertical")
+        Traceback (most recent call last):
+        ValueError: recipe 'short': flip must be one of random, alternating, none, not 'vertical'
     """
 
     name: str

@@ -100,10 +100,7 @@ class Run(_Recorded):
     test: dict[str, Any]
 
     def check(self, folder: str | Path) -> None:
-        """Compares the record with itself, with its logits and with the recipes that there are now.
-
-        Args:
-            folder: Where its files lie.
+        """Compares the record with itself, with its logits in the folder and with the recipes of today.
 
         Raises:
             FileNotFoundError: If the logits are missing.
@@ -169,11 +166,7 @@ class Measurement(_Recorded):
 
 
 def save_logits(folder: str | Path, name: str, predictions: Predictions) -> tuple[Predictions, str]:
-    """Writes ``folder/name.npz``, with the logits as float16.
-
-    Returns:
-        The predictions as they will be read, and the file's SHA-256.
-    """
+    """Writes ``folder/name.npz``, logits as float16; returns what will be read, and the file's SHA-256."""
     path = Path(folder) / f"{name}.npz"
     half = predictions.logits.astype(np.float16)
     labels = predictions.labels.astype(np.uint16)
@@ -187,6 +180,13 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
 
     Raises:
         ValueError: If a JSON file there is no record.
+
+    Example:
+        >>> about = {"command": "make", "setup": {}, "title": "Rows", "columns": ["s"], "notes": []}
+        >>> path = Measurement(name="speed", rows=[[2.5], [3.5]], **about).save("results")
+        >>> runs, tables = load_all("results")
+        >>> len(runs), tables[0].column("s")
+        (0, [2.5, 3.5])
     """
     runs: list[Run] = []
     tables: list[Measurement] = []
@@ -205,6 +205,15 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
         Rows with ``model``, ``recipe``, ``changes``, ``images`` (for training), ``n`` (seeds), ``accuracy``
         and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd`` (``None`` for one
         seed), ``parameters`` and ``device``, best accuracy first.
+
+    Example:
+        >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
+        >>> about |= {"model": {"name": "resnet20", "parameters": 269722}, "recipe": {"name": "quick"}}
+        >>> about |= {"data": {"train": {"images": 2000}}}
+        >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
+        >>> runs = [Run(name=f"s{seed}", seed=seed, test=test, **about) for seed, test in enumerate(tests)]
+        >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
+        [('resnet20', 2, 0.625)]
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for record in records:
@@ -229,11 +238,7 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """What differs from the recipe of the same name in ``RECIPES``.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
+    """What differs from the recipe of this name in ``RECIPES``; ``ValueError`` if there is none."""
     if recipe.name not in RECIPES:
         raise ValueError(f"recipe {recipe.name!r} is not in RECIPES: nobody could run it again")
     ours, original = _plain(recipe), _plain(RECIPES[recipe.name])

@@ -64,6 +64,13 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | No
 
     Raises:
         ValueError: If the name is unknown, or float16 is asked for on a CPU.
+
+    Example:
+        >>> pick_precision(torch.device("cpu"), "bf16")
+        torch.bfloat16
+        >>> pick_precision(torch.device("cpu"), "fp16")
+        Traceback (most recent call last):
+        ValueError: precision 'fp16' needs a CUDA GPU: elsewhere use 'bf16' or 'fp32'
     """
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
@@ -78,12 +85,24 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | No
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    """The mixed-precision context for a device and the result of :func:`pick_precision`."""
+    """The mixed-precision context for a device and the result of :func:`pick_precision`.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> with autocast(cpu, pick_precision(cpu, "bf16")):
+        ...     torch.nn.Linear(4, 2)(torch.ones(1, 4)).dtype
+        torch.bfloat16
+    """
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def precision_name(dtype: torch.dtype | None) -> str:
-    """The name of a result of :func:`pick_precision`: ``"float32"``, ``"bfloat16"`` or ``"float16"``."""
+    """The name of a result of :func:`pick_precision`: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Example:
+        >>> precision_name(None), precision_name(torch.bfloat16)
+        ('float32', 'bfloat16')
+    """
     return str(dtype or torch.float32).removeprefix("torch.")
 
 
@@ -108,7 +127,12 @@ def seed_everything(seed: int) -> None:
 
 
 def describe(device: torch.device | None = None) -> dict[str, str | int]:
-    """Names the machine and the versions that a measurement was made with."""
+    """Names the machine and the versions that a measurement was made with.
+
+    Example:
+        >>> list(describe(torch.device("cpu")))
+        ['device', 'device_type', 'cores', 'threads', 'platform', 'python', 'torch']
+    """
     device = pick_device() if device is None else device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
@@ -122,7 +146,12 @@ def describe(device: torch.device | None = None) -> dict[str, str | int]:
 
 
 def has_native_bf16() -> bool:
-    """True if the CPU has instructions for bfloat16; elsewhere PyTorch emulates it, slower than float32."""
+    """True if the CPU has instructions for bfloat16; elsewhere PyTorch emulates it, slower than float32.
+
+    Example:
+        >>> pick_precision(torch.device("cpu"), "auto") is None or has_native_bf16()
+        True
+    """
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
