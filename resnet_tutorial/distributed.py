@@ -24,17 +24,33 @@ class WorkerLostError(RuntimeError):
 
 
 def rank() -> int:
-    """The number of this process, from 0; process 0 writes files and prints."""
+    """The number of this process, from 0; process 0 writes files and prints.
+
+    Example:
+        >>> if rank() == 0:  # once, not in every process
+        ...     print("finished")
+        finished
+    """
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train together."""
+    """How many processes train together.
+
+    Example:
+        >>> 128 // size()  # of a batch, images for each process: all, in a single one
+        128
+    """
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_device() -> str | None:
-    """The GPU of this process among those of its machine; ``None`` in a single process or without GPUs."""
+    """The GPU of this process among those of its machine; ``None`` in a single process or without GPUs.
+
+    Example:
+        >>> print(local_device())  # in a single process
+        None
+    """
     if size() == 1 or not torch.cuda.is_available():
         return None
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
@@ -48,6 +64,11 @@ def joined() -> Iterator[None]:
 
     Raises:
         WorkerLostError: If another process died; ``torchrun`` then ends the job.
+
+    Example:
+        >>> with joined():
+        ...     print(f"process {rank()} of {size()}")
+        process 0 of 1
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
@@ -72,6 +93,11 @@ def parallel(model: nn.Module) -> nn.Module:
 
     The weights of process 0 are given to all. Batch normalisation uses the statistics of each process's own
     share of the batch, and the running statistics of process 0.
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> parallel(model) is model  # in a single process
+        True
     """
     return model if size() == 1 else nn.parallel.DistributedDataParallel(model)
 
@@ -84,12 +110,23 @@ def align_buffers(model: nn.Module) -> None:
 
 
 def share(n: int) -> slice:
-    """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal."""
+    """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal.
+
+    Example:
+        >>> list(range(10))[share(10)]  # in the second of four processes: [1, 5, 9]
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
     return slice(rank(), n, size())
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, in place."""
+    """The sum over all processes, in place.
+
+    Example:
+        >>> correct, images = total(torch.tensor([45, 50]))
+        >>> f"{correct / images:.0%}"
+        '90%'
+    """
     if size() > 1:
         dist.all_reduce(values)
     return values

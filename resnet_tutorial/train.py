@@ -54,20 +54,17 @@ def fit(
 ) -> History:
     """Trains a classifier in place, with the whole data set in the device's memory.
 
-    The lines under "The training step" are those of any textbook; the scaler does nothing but in float16.
-    What makes the loop fast is around them: nothing is read from the device during an epoch, and no image is
-    handled alone.
+    The lines under "The training step" are those of any textbook (the scaler is for float16 only). Around
+    them is what makes the loop fast: nothing is read from the device in an epoch, no image is handled alone.
 
-    The order of the images and their augmentation come from a generator of this run's own, so that the same
-    seed gives the same run, whatever else draws random numbers. An epoch's last, incomplete batch is dropped:
-    another shuffle brings its images back in the next epoch.
+    The order of the images and their augmentation come from a generator of this run's own: one seed, one run.
+    An epoch's last, incomplete batch is dropped; its images come back with the next shuffle.
 
     Under ``torchrun`` (see :mod:`~resnet_tutorial.distributed`) the processes share each batch, so that
     ``recipe.batch_size`` is that of all together and the learning rate stays what it is.
 
     Args:
-        model: Maps ``(N, C, H, W)`` floats to ``(N, K)`` logits. It is moved to the device and left there, in
-            train mode.
+        model: Maps ``(N, C, H, W)`` floats to ``(N, K)`` logits; left on the device and in train mode.
         train: Images to learn from.
         val: Images to measure after every epoch, or ``None``.
         recipe: Optimiser, schedule, augmentation.
@@ -84,8 +81,7 @@ def fit(
         checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
             after the step under way; then ``KeyboardInterrupt`` is raised.
         save_every: Also write it every so many steps.
-        resume: Go on from the checkpoint, exactly: on a CPU, an interrupted run ends with the same bytes as
-            an uninterrupted one.
+        resume: Go on from the checkpoint; on a CPU the run ends with the same bytes as without the break.
 
     Returns:
         The history of the run.
@@ -94,6 +90,13 @@ def fit(
         FileNotFoundError: If there is no checkpoint to resume from.
         ValueError: If the data cannot train this model, or the checkpoint is of another run.
         DivergedError: If the loss is no longer finite.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> from resnet_tutorial.models import cifar_resnet
+        >>> train, val = load_sample()[0].per_class(20).split(0.5)
+        >>> fit(cifar_resnet(8, width=4), train, val, Recipe(name="short", epochs=2)).column("epoch")
+        [1, 2]
     """
     _check(model, train, val, recipe, resume=resume, checkpoint=checkpoint)
     device = runtime.pick_device(device or distributed.local_device())
