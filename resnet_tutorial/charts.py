@@ -40,6 +40,11 @@ def confusion_matrix(
 
     Raises:
         ValueError: the matrix is not square, negative, or of another size than the names.
+
+    Example:
+        >>> figure = confusion_matrix([[8, 2], [1, 9]], ("cat", "dog"), normalize=True)
+        >>> [text.get_text() for text in figure.axes[0].texts]  # percent of each true class
+        ['80', '20', '10', '90']
     """
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or counts.min() < 0:
@@ -91,6 +96,12 @@ def roc_curves(
 
     Raises:
         ValueError: another number of names than of curves, or a curve of two different lengths.
+
+    Example:
+        >>> perfect, guessed = ([0, 0, 1], [0, 1, 1]), ([0, 1], [0, 1])
+        >>> figure = roc_curves([perfect, guessed], ("cat", "dog"))
+        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        ['cat, AUC 1.000', 'dog, AUC 0.500', 'chance, AUC 0.500']
     """
     same_length("class names", classes, len(roc))
     curves = [
@@ -138,6 +149,11 @@ def pr_curves(
 
     Raises:
         ValueError: another number of names than of curves, or a curve of two different lengths.
+
+    Example:
+        >>> figure = pr_curves([([1, 0.5, 0], [0.5, 1, 1])], ["cat"])
+        >>> figure.axes[0].get_legend().get_texts()[0].get_text()
+        'cat, AP 0.750'
     """
     same_length("class names", classes, len(pr))
     figure, axes = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
@@ -170,6 +186,11 @@ def reliability(
 
     Raises:
         ValueError: arrays of other shapes, or no image at all.
+
+    Example:
+        >>> figure = reliability([0, 4], [np.nan, 0.75], [np.nan, 0.5])  # two bins, the first one empty
+        >>> figure.axes[0].get_title()
+        'Reliability diagram (ECE 0.250)'
     """
     number, sure, right = (np.asarray(values, dtype=float) for values in (counts, confidence, accuracy))
     if number.ndim != 1 or not number.shape == sure.shape == right.shape or not number.sum() > 0:

@@ -124,6 +124,11 @@ def block_diagram(
 
     Raises:
         ValueError: unknown kind or shortcut, or no kind at all.
+
+    Example:
+        >>> figure = block_diagram(["plain", "basic"], channels=64)
+        >>> [axes.get_title() for axes in figure.axes]
+        ['Plain', 'Basic']
     """
     kinds = [kind] if isinstance(kind, str) else list(kind)
     unknown = [name for name in kinds if name not in BLOCKS]
@@ -167,6 +172,11 @@ def network_diagram(
 
     Raises:
         ValueError: no rows, or a row of another form.
+
+    Example:
+        >>> rows = [("stem", "3x3 convolution", (16, 32, 32), 464), ("head", "linear", (10, 1, 1), 170)]
+        >>> [text.get_text() for text in network_diagram(rows).axes[0].texts][::2]
+        ['stem', 'head']
     """
     rows = list(rows)
     for row in rows:

@@ -103,6 +103,14 @@ def predict(
     Raises:
         ValueError: the network has another number of outputs than the split has classes, ``batch_size`` is
             below 1, or a logit is not finite.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> from resnet_tutorial.models import create
+        >>> train, test = load_sample()
+        >>> predictions = predict(create("resnet20", weights="cifar10"), test.subset([0, 1, 4]))
+        >>> predictions.logits.shape, [test.classes[k] for k in predictions.predicted]
+        ((3, 10), ['cat', 'ship', 'frog'])
     """
     logits = _compute_logits(
         model, split, normalize=normalize, batch_size=batch_size, device=device, flip=flip, dtype=dtype
@@ -123,6 +131,14 @@ def loss_and_accuracy(
     """Mean cross-entropy in nats, and accuracy in 0..1; what a training loop watches. See `predict`.
 
     A diverged network gives a loss of NaN here, not an error, so that the loop can report it.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> from resnet_tutorial.models import cifar_resnet
+        >>> train, test = load_sample()
+        >>> loss, accuracy = loss_and_accuracy(cifar_resnet(8, width=4), test.per_class(5))
+        >>> round(loss, 1)  # a new network knows nothing: ln 10 is 2.303
+        2.3
     """
     logits = _compute_logits(
         model, split, normalize=normalize, batch_size=batch_size, device=device, flip=flip, dtype=dtype

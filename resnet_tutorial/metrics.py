@@ -56,6 +56,11 @@ class Report:
         pr: precision-recall curve of each class, ``(recall, precision)``.
         average_precision: ``(K,)``, the step-wise area under ``pr``.
         ece: expected calibration error, 15 bins of equal width.
+
+    Example:
+        >>> result = report(Predictions([[4, 1], [3, 2], [0, 1]], [0, 1, 1], ("cat", "dog")))
+        >>> result.macro, result.recall.tolist()  # one of two dogs was taken for a cat
+        (Averages(precision=0.75, recall=0.75, f1=0.66...), [1.0, 0.5])
     """
 
     n: int
@@ -162,12 +167,10 @@ def reliability_bins(
     Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), section 2.
 
     Returns:
-        For each bin: number of images, mean confidence, accuracy; ``(bins,)`` each, the last two NaN where a
-        bin is empty.
+        For each bin: number of images, mean confidence, accuracy; ``(bins,)``, the last two NaN if empty.
 
     Example:
-        >>> sure = np.log([[0.9, 0.1], [0.6, 0.4]])  # 90 % and 60 % sure of a cat
-        >>> predictions = Predictions(sure, np.array([0, 1]), ("cat", "dog"))
+        >>> predictions = Predictions(np.log([[0.9, 0.1], [0.6, 0.4]]), [0, 1], ("cat", "dog"))
         >>> counts, confidence, accuracy = reliability_bins(predictions, bins=2)
         >>> counts.tolist(), round(float(confidence[1]), 2), float(accuracy[1])
         ([0, 2], 0.75, 0.5)
@@ -186,8 +189,7 @@ def reliability_bins(
 def _macro_roc(curves: Sequence[Curve]) -> Curve:
     """Average ROC curves over the union of their false positive rates.
 
-    Where a curve rises vertically, both ends of the rise are kept (a grid point appears twice), so that the
-    area under the mean is exactly the mean of the areas; interpolating through the rise would make it larger.
+    Both ends of a vertical rise are kept, so that the area under the mean is the mean of the areas.
     """
     grid = np.unique(np.concatenate([fpr for fpr, _ in curves]))
     # Of equal positions np.interp takes the last; mirrored, it takes the first.
@@ -218,8 +220,7 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
         ValueError: a k below 1.
 
     Example:
-        >>> logits, labels = np.array([[4, 1], [3, 2], [0, 1]]), np.array([0, 1, 1])
-        >>> report(Predictions(logits, labels, ("cat", "dog"))).confusion.tolist()  # rows are true classes
+        >>> report(Predictions([[4, 1], [3, 2], [0, 1]], [0, 1, 1], ("cat", "dog"))).confusion.tolist()
         [[1, 0], [1, 1]]
     """
     if any(k < 1 for k in topk):

@@ -52,6 +52,16 @@ def write(
 
     Raises:
         ValueError: If predictions and split are of different images, or a file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+        >>> pets = Split(images, labels, ("cat", "dog"), "pets")
+        >>> predictions = Predictions([[2, 0], [0, 1], [0, 3], [0, 1]], [0, 1, 0, 1], pets.classes)
+        >>> page = write("report", predictions, pets, title="Pets", about={"network": "a guess"})
+        >>> sorted(path.name for path in page.parent.iterdir())
+        ['calibration.png', 'confusion.png', 'index.html', 'mistakes.png', 'precision-recall.png',
+        'report.json', 'roc.png']
     """
     if not np.array_equal(predictions.labels, split.labels.cpu().numpy()):
         raise ValueError(f"the predictions are not of {split.name!r}: their labels differ")

@@ -26,6 +26,11 @@ def image_grid(
 
     Raises:
         ValueError: another shape or range, another number of titles, or ``columns`` below 1.
+
+    Example:
+        >>> figure = image_grid(np.zeros((10, 32, 32, 3)), titles=list("abcdefghij"), columns=4)
+        >>> len(figure.axes), figure.axes[9].get_title()  # three rows; the last two places stay empty
+        (12, 'j')
     """
     array = pixels(images)
     if titles is not None:
@@ -77,6 +82,12 @@ def prediction_panel(
 
     Raises:
         ValueError: shapes or values that do not fit together.
+
+    Example:
+        >>> probabilities, labels = [[0.9, 0.1], [0.3, 0.7]], [0, 0]
+        >>> figure = prediction_panel(np.zeros((2, 32, 32, 3)), probabilities, labels, ("cat", "dog"))
+        >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
+        ['✓ right', '✗ wrong']
     """
     array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
     if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):

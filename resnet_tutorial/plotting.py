@@ -67,6 +67,11 @@ def learning_curves(
 
     Raises:
         ValueError: no epochs, or a row without the columns.
+
+    Example:
+        >>> rows = [{"epoch": n, "train_loss": 2 / n, "train_accuracy": n / 5} for n in range(1, 5)]
+        >>> [axes.get_ylabel() for axes in learning_curves(rows).axes]
+        ['cross-entropy (nats)', 'images classified correctly']
     """
     runs = dict(rows) if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(len(run) for run in runs.values()):
@@ -140,6 +145,10 @@ def gradient_norms(
 
     Raises:
         ValueError: no series, or one that is not one-dimensional.
+
+    Example:
+        >>> gradient_norms({"plain": [0.1, 1, 10], "residual": [2, 3, 4]}).axes[0].get_yscale()
+        'log'
     """
     positive = {}
     for name, values in series.items():
@@ -171,6 +180,11 @@ def bars(
 
     Raises:
         ValueError: no bars, a length that is not finite, or an error or highlight of an unknown name.
+
+    Example:
+        >>> figure = bars({"apples": 3, "pears": 4.5}, errors={"pears": 0.5}, xlabel="kg")
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['3.0', '4.5']
     """
     if not values or not all(np.isfinite(value) for value in values.values()):
         raise ValueError(f"bars need at least one name and finite values, not {dict(values)}")
@@ -236,6 +250,11 @@ def lines(
 
     Raises:
         ValueError: no series, or one of another shape.
+
+    Example:
+        >>> figure = lines({"squares": [1, 4, 9], "a line": ([0, 3], [0, 3])})
+        >>> [len(curve.get_xdata()) for curve in figure.axes[0].lines]
+        [3, 2]
     """
     if not series:
         raise ValueError("there is no series to draw; give at least one name and its values")

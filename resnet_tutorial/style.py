@@ -23,7 +23,14 @@ Curve = tuple[ArrayLike, ArrayLike]
 
 
 def use_book_style() -> None:
-    """Apply the book's Matplotlib style to all figures made from now on."""
+    """Apply the book's Matplotlib style to all figures made from now on.
+
+    Example:
+        >>> with plt.rc_context():  # the settings end with the block
+        ...     use_book_style()
+        ...     plt.rcParams["figure.dpi"]
+        144.0
+    """
     plt.style.use(Path(__file__).parent / "assets" / "book.mplstyle")
 
 
