@@ -27,7 +27,12 @@ MARK = re.compile(r"\s*#\s*your answer to exercise\s+0*(\d+\.\d+)\b.*", re.IGNOR
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one exercise: "right", "not right", "failed" or "missing", with a word of help."""
+    """What became of one exercise: "right", "not right", "failed" or "missing", with a word of help.
+
+    Example:
+        >>> print(Verdict(EXERCISES[3][1], "right"))
+        3.2   right
+    """
 
     exercise: Exercise
     state: str
@@ -39,7 +44,7 @@ class Verdict:
 
 
 def check(chapter: int, notebook: str | os.PathLike | None = None) -> list[Verdict]:
-    """Judge the answers in a chapter's notebook.
+    r"""Judge the answers in a chapter's notebook.
 
     Args:
         chapter: its number.
@@ -48,6 +53,14 @@ def check(chapter: int, notebook: str | os.PathLike | None = None) -> list[Verdi
     Raises:
         FileNotFoundError: there is no such notebook.
         ValueError: the chapter has no exercise with a check, or the file is no notebook.
+
+    Example:
+        >>> lines = ["# Your answer to Exercise 3.2\n", "[20, 32]"]
+        >>> notebook = json.dumps({"cells": [{"cell_type": "code", "source": lines}]})
+        >>> with open("03_mine.ipynb", "w") as file:
+        ...     size = file.write(notebook)
+        >>> print(check(3, "03_mine.ipynb")[1])
+        3.2   not right: the last line should be the depths, as a list
     """
     if chapter not in EXERCISES:
         known = ", ".join(map(str, EXERCISES))

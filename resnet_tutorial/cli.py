@@ -47,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 2 after bad input (one line on standard error), 130 when interrupted.
+
+    Example:
+        >>> from PIL import Image
+        >>> from resnet_tutorial.data import load_sample
+        >>> train, test = load_sample()
+        >>> Image.fromarray(test.images[1].permute(1, 2, 0).numpy()).save("photo.png")
+        >>> main(["predict", "photo.png", "--top", "1"])
+        photo.png: ship ...%
+        0
     """
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(sys.argv[1:] if argv is None else argv)

@@ -28,6 +28,11 @@ class Exercise:
         number: such as "3.2".
         answer: what the last line of the reader's cell should be.
         right: whether an answer is right; it may raise whatever a wrong answer makes it raise.
+
+    Example:
+        >>> area = Exercise("0.1", "the area of a square of side 3", lambda answer: answer == 9)
+        >>> area.right(9), area.right(12)
+        (True, False)
     """
 
     number: str
