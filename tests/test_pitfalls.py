@@ -81,6 +81,16 @@ def test_a_check_tells_the_variants_apart(number, common):
                 check(variant)
 
 
+def test_a_layer_behind_1000_logits_stops_only_with_the_wrong_width(common):
+    """The text says which of the two broken heads stops with an error; the check must name both before."""
+    check, _, broken, printed = run(15, common)
+    assert [variant.__name__ for variant in broken] == ["wrapped_512", "wrapped_1000"]
+    said = {line.split()[0]: line for line in re.sub(r"\n  ", " ", printed).splitlines()}
+    assert "RuntimeError" in said["wrapped_512"]
+    assert all(said[name].endswith("logits (2, 10)") for name in ("wrapped_1000", "replaced"))
+    assert not any(check(variant) for variant in broken)
+
+
 def test_the_chapter_stops_where_a_check_cannot_tell(common):
     """`verdict` is what makes the built page fail; it must refuse a check that is blind or too strict."""
     verdict = common["verdict"]
