@@ -64,7 +64,7 @@ def fit(
     ``recipe.batch_size`` is that of all together and the learning rate stays what it is.
 
     Args:
-        model: Maps ``(N, C, H, W)`` floats to ``(N, K)`` logits; left on the device and in train mode.
+        model: Maps ``(N, C, H, W)`` floats to ``(N, K)`` logits; moved to the device, left in train mode.
         train: Images to learn from.
         val: Images to measure after every epoch, or ``None``.
         recipe: Optimiser, schedule, augmentation.
