@@ -57,7 +57,10 @@ def _record(
     """Measures the last weights on the test images, in float32, and writes the record."""
     changes = runs.changed(recipe)
     words = [arguments.model, recipe.name, *(f"{key}{value}" for key, value in changes.items())]
-    words += [f"{len(arguments.classes)}classes"] if arguments.classes else []
+    about = arguments.data
+    if arguments.classes:
+        words.append(f"{len(arguments.classes)}classes")
+        about += f", {len(arguments.classes)} classes"
     name = "-".join([*words, f"s{arguments.seed}"])
     single, flipped = (evaluation.predict(model, splits["test"], flip=flip) for flip in (False, True))
     single, digest = runs.save_logits(arguments.record, name, single)
@@ -74,7 +77,7 @@ def _record(
         recipe=history.recipe,
         changes=changes,
         seed=arguments.seed,
-        data=runs.data_summary(arguments.data, **splits),
+        data=runs.data_summary(about, **splits),
         history=history.rows,
         seconds=history.rows[-1]["seconds"],
         test={

@@ -202,14 +202,14 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     """Runs that differ in their seed only, as one row each.
 
     Returns:
-        Rows with ``model``, ``recipe``, ``changes``, ``images`` (for training), ``n`` (seeds), ``accuracy``
-        and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd`` (``None`` for one
-        seed), ``parameters`` and ``device``, best accuracy first.
+        Rows with ``model``, ``recipe``, ``changes``, ``data``, ``images`` (for training), ``n`` (seeds),
+        ``accuracy`` and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd`` (``None``
+        for one seed), ``parameters`` and ``device``, best accuracy first.
 
     Example:
         >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
         >>> about |= {"model": {"name": "resnet20", "parameters": 269722}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"train": {"images": 2000}}}
+        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}}}
         >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
         >>> runs = [Run(name=f"s{seed}", seed=seed, test=test, **about) for seed, test in enumerate(tests)]
         >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
@@ -218,15 +218,16 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for record in records:
         changes = ", ".join(f"{key} {value}" for key, value in sorted(record.changes.items()))
-        images, device = record.data["train"]["images"], record.setup["device"]
-        key = (record.model["name"], record.recipe["name"], changes, images, device)
+        data, images = record.data["name"], record.data["train"]["images"]
+        key = (record.model["name"], record.recipe["name"], changes, data, images, record.setup["device"])
         groups.setdefault(key, []).append(record)
     rows = []
-    for (model, recipe, changes, images, device), group in groups.items():
+    for (model, recipe, changes, data, images, device), group in groups.items():
         accuracies = [run.test["accuracy"] for run in group]
         rows.append(
             {
-                **{"model": model, "recipe": recipe, "changes": changes, "images": images, "n": len(group)},
+                **{"model": model, "recipe": recipe, "changes": changes, "n": len(group)},
+                **{"data": data, "images": images},
                 "accuracy": mean(accuracies),
                 "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
                 "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),

@@ -20,7 +20,7 @@ SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("resnet20", "animals"): (
         "resnet20-animals.safetensors",
-        "ce2f91467339003d6674bb558021590762dc1c893e896598f29654e48c494cae",
+        "78327fa847a63b73d1177589df679565a4746228803081ad9b90ef8cd0b9841e",
     ),
 }
 ASSETS = Path(__file__).with_name("assets")

@@ -36,7 +36,7 @@ def readme_table(runs: list[Run]) -> str:
             (
                 row["model"],
                 ", ".join(filter(None, (row["recipe"], row["changes"]))),
-                f"{row['images']:,}",
+                f"{row['images']:,}" + ("" if row["data"] == "cifar10" else f" ({row['data']})"),
                 str(row["n"]),
                 f"{100 * row['accuracy']:.2f}{spread}",
                 f"{100 * row['accuracy_flip']:.2f}",
