@@ -69,15 +69,16 @@ def test_the_readmes_results_are_those_of_the_records():
 # The notebooks, on records made for the test
 
 
-def made_run(folder: Path, *, model: str = "resnet20", seed: int = 0, right: int = 25, **changes) -> Run:
+def made_run(
+    folder: Path, *, model: str = "resnet20", seed: int = 0, right: int = 25, data: str = "cifar10", **changes
+) -> Run:
     """A run whose network classifies `right` of 40 images correctly."""
     recipe = get_recipe("modern" if model == "resnet20" else "cpu").but(**changes)
     labels = np.arange(40) % 10
     logits = np.eye(10)[np.where(np.arange(40) < right, labels, (labels + 1) % 10)]
-    classes = tuple("abcdefghij")
     words = [model, recipe.name, *(f"{key}{value}" for key, value in changed(recipe).items())]
     name = "-".join([*words, f"s{seed}"])
-    kept, digest = save_logits(folder, name, Predictions(logits, labels, classes))
+    kept, digest = save_logits(folder, name, Predictions(logits, labels, tuple("abcdefghij")))
     rows: list[Row] = [
         {"epoch": i + 1, "train_loss": 2 / (i + 1), "train_accuracy": 0.1 * i, "val_loss": None}
         for i in range(recipe.epochs)
@@ -91,7 +92,7 @@ def made_run(folder: Path, *, model: str = "resnet20", seed: int = 0, right: int
         recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
         changes=changed(recipe),
         seed=seed,
-        data={"name": "cifar10", "train": images, "val": None, "test": images | {"images": 40}},
+        data={"name": data, "train": images, "val": None, "test": images | {"images": 40}},
         history=rows,
         seconds=90.0 + seed,
         test={"accuracy": kept.correct.mean(), "accuracy_flip": 0.8125, "loss": 1.0, "logits_sha256": digest},
@@ -236,6 +237,19 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     assert "resnet-tutorial train --seed 2" in text
     wanted = [line for line in text.splitlines() if "--val-fraction 0" in line]
     assert wanted and not any("resnet8_wide" in line or "--epochs 30" in line for line in wanted)
+
+
+def test_a_run_on_fewer_classes_is_listed_and_compared_with_none(tmp_path, monkeypatch, capsys):
+    """Six classes are easier than ten: beside the paper such a run would look better than it is."""
+    (tmp_path / "results").mkdir()
+    made_run(tmp_path / "results", epochs=30, right=25)
+    made_run(tmp_path / "results", epochs=8, right=39, data="cifar10, 6 classes")
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "| resnet20-modern-epochs8-s0 | 97.50 |" in text
+    assert "| resnet20 | modern, epochs 8 | 50,000 (cifar10, 6 classes) | 1 | 97.50 |" in text
+    assert "| 37.50 |" in text and "| 2.50 |" not in text  # beside the paper
+    assert "\nresnet20-modern-epochs30-s0\n" in text  # the best of those with ten classes
+    assert "--model resnet20 --recipe modern --epochs 8 " in text  # still wanted
 
 
 def test_a_changed_record_changes_the_results_page(tmp_path, monkeypatch, capsys):
