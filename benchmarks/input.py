@@ -29,19 +29,16 @@ BATCH_SIZE = 128
 WORKERS = (0, 1, 2, 4)
 
 
-def our_batches(
-    split: data.Split, batch_size: int, *, generator: torch.Generator, augment: Augment | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def our_batches(load: Pipeline, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch's batches as `fit` makes them, on the split's device.
 
     Yields:
         Images ``(B, 3, 32, 32)``, float32, and labels ``(B,)``; an incomplete last batch is dropped.
     """
-    load = Pipeline(split, Augment() if augment is None else augment, CIFAR10, generator)
     load.start_epoch(0)
-    n = len(split)
-    order = torch.randperm(n, generator=generator)[: n - n % batch_size].to(split.images.device)
-    for batch in order.split(batch_size):
+    n = len(load.split)
+    order = torch.randperm(n, generator=load.generator)[: n - n % batch_size]
+    for batch in order.to(load.split.images.device).split(batch_size):
         yield load(batch)
 
 
@@ -131,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, train, _ = parse(parser, argv)
     batch_size = 32 if args.quick else BATCH_SIZE
     images, note = training_images(train, args.data)
-    on_device, generator = train.to(args.device), torch.Generator().manual_seed(0)
+    load = Pipeline(train.to(args.device), Augment(), CIFAR10, torch.Generator().manual_seed(0))
 
     def theirs(workers: int) -> Callable[[], float]:
         pin = args.device.type == "cuda"
@@ -139,9 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return lambda: images_per_second(loader, args.device)
 
     variants = {f"torchvision, workers: {n}": theirs(n) for n in ((0, 2) if args.quick else WORKERS)}
-    variants["ours"] = lambda: images_per_second(
-        our_batches(on_device, batch_size, generator=generator), args.device
-    )
+    variants["ours"] = lambda: images_per_second(our_batches(load, batch_size), args.device)
     interleave(variants, 1)  # starts the workers and fills the caches; not counted
     rates = interleave(variants, args.repeats)
 

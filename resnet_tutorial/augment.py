@@ -56,38 +56,36 @@ def _crop_and_flip(
     images: Tensor, offsets: Tensor | None, mask: Tensor | None, *, padding: int = 0, mode: str = "zero"
 ) -> Tensor:
     """Crop the padded images, then mirror those marked by ``mask``; see `crop` and `flip`."""
-    if is_channels_last(images):
-        cut = _crop_and_flip(images.contiguous(), offsets, mask, padding=padding, mode=mode)
-        return cut.contiguous(memory_format=torch.channels_last)
-    n, channels, height, width = images.shape
-    if padding:
-        images = _pad(images, padding, mode)
-    source = torch.arange(n, device=images.device)  # of each result, among the images and their mirror images
+    n, _, height, width = images.shape
+    # As they lie in memory: N images of P planes, H rows, W pixels, S values a pixel.
+    interleaved = is_channels_last(images)
+    x = images.permute(0, 2, 3, 1)[:, None] if interleaved else images.contiguous()[..., None]
+    planes, values = x.shape[1], x.shape[4]
+    if offsets is not None:
+        x = _pad(x, padding, mode)
+        h, w = x.shape[2:4]
+        top, left = to_device(offsets, x.device).unbind(1)
+        plane = torch.arange(n * planes, device=x.device).view(n, planes)
+        row = top[:, None] + torch.arange(height, device=x.device)  # (N, H)
+        starts = ((plane[:, :, None] * h + row[:, None, :]) * w + left[:, None, None]) * values  # (N, P, H)
+        size = width * values
+        windows = x.as_strided((x.numel() - size + 1, size), (1, 1))  # one at every position
+        x = windows.index_select(0, starts.flatten()).view(n, planes, height, width, values)
     if mask is not None:
-        mask = to_device(mask, images.device)
-        source = source + n * mask
-        images = torch.cat([images, images.flip(3)])
-    if offsets is None:
-        return images.index_select(0, source)
-    top, left = to_device(offsets, images.device).unbind(1)
-    if mask is not None:
-        left = torch.where(mask, 2 * padding - left, left)  # the window moves over with its image
-    h, w = images.shape[2:]
-    planes = source[:, None] * channels + torch.arange(channels, device=images.device)  # (N, C)
-    rows = top[:, None] + torch.arange(height, device=images.device)  # (N, H)
-    starts = (planes[:, :, None] * h + rows[:, None, :]) * w + left[:, None, None]  # (N, C, H)
-    windows = images.as_strided((images.numel() - width + 1, width), (1, 1))  # one at every position
-    return windows.index_select(0, starts.flatten()).view(n, channels, height, width)
+        which = torch.arange(n, device=x.device) + n * to_device(mask, x.device)
+        x = torch.cat([x, x.flip(3)]).index_select(0, which)
+    return x[:, 0].permute(0, 3, 1, 2) if interleaved else x[..., 0]
 
 
-def _pad(images: Tensor, p: int, mode: str) -> Tensor:
-    images = F.pad(images, (p, p, p, p))
-    if mode == "reflect":  # `F.pad` cannot do this for uint8
-        images[..., :p] = images[..., p + 1 : 2 * p + 1].flip(3)
-        images[..., -p:] = images[..., -2 * p - 1 : -p - 1].flip(3)
-        images[:, :, :p] = images[:, :, p + 1 : 2 * p + 1].flip(2)
-        images[:, :, -p:] = images[:, :, -2 * p - 1 : -p - 1].flip(2)
-    return images
+def _pad(x: Tensor, p: int, mode: str) -> Tensor:
+    """Images (N, P, H, W, S) with p rows and columns more on each side."""
+    x = F.pad(x, (0, 0, p, p, p, p))
+    if mode == "reflect" and p:  # `F.pad` cannot do this for uint8
+        x[:, :, :, :p] = x[:, :, :, p + 1 : 2 * p + 1].flip(3)
+        x[:, :, :, -p:] = x[:, :, :, -2 * p - 1 : -p - 1].flip(3)
+        x[:, :, :p] = x[:, :, p + 1 : 2 * p + 1].flip(2)
+        x[:, :, -p:] = x[:, :, -2 * p - 1 : -p - 1].flip(2)
+    return x
 
 
 def _check_crop(images: Tensor, padding: int, mode: str) -> None:

@@ -39,6 +39,10 @@ class Pipeline:
     generator: torch.Generator
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Lay the values of a pixel side by side, as the network wants them."""
+        self.pixels = self.split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
+
     def start_epoch(self, epoch: int) -> None:
         """Called before the batches of an epoch, counted from 0."""
         self.flips = None
@@ -49,7 +53,7 @@ class Pipeline:
     def __call__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The batch of these images: float32 ``(B, C, H, W)``, channels-last, and labels ``(B,)``."""
         flips = None if self.flips is None else self.flips[indices]
-        images = self.split.images.index_select(0, indices)  # copies whole images, which indexing does not
+        # Unlike indexing with [], this copies whole images.
+        images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)  # (B, C, H, W), channels-last
         images = self.augment(images, generator=self.generator, flip_mask=flips)
-        images = self.normalize(images).contiguous(memory_format=torch.channels_last)
-        return images, self.split.labels[indices]
+        return self.normalize(images), self.split.labels[indices]

@@ -72,6 +72,10 @@ def run(name: str, capsys: pytest.CaptureFixture, *extra: str) -> tuple[str, lis
     return captured.out, *parse_table(captured.out)
 
 
+def pipeline(split: data.Split, seed: int = 0, *, augment: Augment | None = None) -> Pipeline:
+    return Pipeline(split, augment or Augment(), CIFAR10, torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture(scope="module")
 def split() -> data.Split:
     return data.load_sample()[0].per_class(4)
@@ -94,9 +98,7 @@ def test_both_pipelines_yield_the_same_pixels(split):
     """If one normalised differently, or worked on another layout, the comparison would be of unequal work."""
     module = script("input")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(3))
-    plain = module.our_batches(
-        split, 16, generator=torch.Generator().manual_seed(3), augment=Augment(padding=0, flip="none")
-    )
+    plain = module.our_batches(pipeline(split, 3, augment=Augment(padding=0, flip="none")), 16)
     shuffled = module.PILImages(split.subset(order), module.transform(augment=False))
     theirs = module.torchvision_loader(shuffled, 16, workers=0, shuffle=False)
     ours, theirs = list(plain), list(theirs)
@@ -113,7 +115,7 @@ def test_a_training_loader_drops_what_ours_drops(split):
     module = script("input")
     dataset = module.PILImages(split, module.transform(augment=True))
     sizes = [len(labels) for _, labels in module.torchvision_loader(dataset, 16, workers=0)]
-    ours = [len(labels) for _, labels in module.our_batches(split, 16, generator=torch.Generator())]
+    ours = [len(labels) for _, labels in module.our_batches(pipeline(split), 16)]
     assert sizes == ours == [16, 16]
 
 
@@ -136,7 +138,7 @@ def test_both_pipelines_crop_and_flip_each_image_alone(side):
     images[:, 1] = 255  # green: what is left shows the crop
     split = data.Split(images, torch.zeros(600, dtype=torch.int64), ("one",), "halves")
     if side == "ours":
-        batches = module.our_batches(split, 200, generator=torch.Generator().manual_seed(0))
+        batches = module.our_batches(pipeline(split), 200)
     else:
         dataset = module.PILImages(split, module.transform(augment=True))
         batches = module.torchvision_loader(dataset, 200, workers=0)
@@ -158,7 +160,7 @@ def test_our_pipeline_is_the_one_that_fit_trains_on(split):
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     recipe = RECIPES["paper"].but(epochs=1, batch_size=16)
     script("epoch").fit(model, split, None, recipe, seed=5, device="cpu", precision="fp32", progress=False)
-    ours = [x for x, _ in module.our_batches(split, 16, generator=torch.Generator().manual_seed(5))]
+    ours = [x for x, _ in module.our_batches(pipeline(split, 5), 16)]
     assert len(seen) == len(ours) == 2
     for x, y in zip(seen, ours, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=0)
