@@ -45,7 +45,7 @@ const UNITS = { s: 1, min: 60, h: 3600 };
 const NUMBER = /^([-+−]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?: ?%| (s|min|h))?(?: ?(?:±|to|\(|of) ?.*)?$/;
 
 // The number at the beginning of a cell: "92.08 ± 0.16", "50,000", "51.7 min"; NaN if there is none.
-function numberIn(text) {
+function leadingNumber(text) {
   const [, sign, whole, fraction = "", unit = "s"] = NUMBER.exec(text) ?? [];
   if (whole === undefined) return NaN;
   return (sign && sign !== "+" ? -1 : 1) * Number(whole.replaceAll(",", "") + fraction) * UNITS[unit];
@@ -54,7 +54,7 @@ function numberIn(text) {
 // The order of rows by the texts of one column: numbers by value, all else as text, what has no value last.
 function orderOf(texts, direction) {
   const values = texts.map((text) => (NO_VALUE.includes(text) ? null : text));
-  const numbers = values.map((value) => (value === null ? null : numberIn(value)));
+  const numbers = values.map((value) => (value === null ? null : leadingNumber(value)));
   const numeric = !numbers.some(Number.isNaN);
   const compare = (i, j) =>
     numeric ? numbers[i] - numbers[j] : values[i].localeCompare(values[j], "en", { numeric: true });
