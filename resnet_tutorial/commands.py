@@ -61,6 +61,8 @@ def _record(
     if arguments.classes:
         words.append(f"{len(arguments.classes)}classes")
         about += f", {len(arguments.classes)} classes"
+    if splits["val"]:  # else it would take the place of the run on all images
+        words.append(f"val{len(splits['val'])}")
     name = "-".join([*words, f"s{arguments.seed}"])
     single, flipped = (evaluation.predict(model, splits["test"], flip=flip) for flip in (False, True))
     single, digest = runs.save_logits(arguments.record, name, single)

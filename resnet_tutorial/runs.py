@@ -239,11 +239,13 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """What differs from the recipe of this name in ``RECIPES``; ``ValueError`` if there is none."""
+    """What to give ``but`` of the recipe of this name in ``RECIPES``; ``ValueError`` if there is none."""
     if recipe.name not in RECIPES:
         raise ValueError(f"recipe {recipe.name!r} is not in RECIPES: nobody could run it again")
     ours, original = _plain(recipe), _plain(RECIPES[recipe.name])
-    return {key: value for key, value in ours.items() if value != original[key]}
+    differ = {key: value for key, value in ours.items() if value != original[key]}
+    other = {"epochs": "steps", "steps": "epochs"}  # one given clears the other
+    return {key: value for key, value in differ.items() if value is not None or other.get(key) not in differ}
 
 
 def data_summary(name: str, **splits: Any) -> dict[str, Any]:

@@ -70,20 +70,33 @@ def test_the_readmes_results_are_those_of_the_records():
 
 
 def made_run(
-    folder: Path, *, model: str = "resnet20", seed: int = 0, right: int = 25, data: str = "cifar10", **changes
+    folder: Path,
+    *,
+    model: str = "resnet20",
+    recipe: str = "modern",
+    seed: int = 0,
+    right: int = 25,
+    data: str = "cifar10",
+    held_out: bool = False,
+    **changes,
 ) -> Run:
-    """A run whose network classifies `right` of 40 images correctly."""
-    recipe = get_recipe("modern" if model == "resnet20" else "cpu").but(**changes)
+    """A run whose network classifies `right` of 40 images correctly, after every epoch as many."""
+    recipe = get_recipe(recipe).but(**changes)
     labels = np.arange(40) % 10
     logits = np.eye(10)[np.where(np.arange(40) < right, labels, (labels + 1) % 10)]
     words = [model, recipe.name, *(f"{key}{value}" for key, value in changed(recipe).items())]
-    name = "-".join([*words, f"s{seed}"])
+    name = "-".join([*words, *(["val5000"] if held_out else []), f"s{seed}"])
     kept, digest = save_logits(folder, name, Predictions(logits, labels, tuple("abcdefghij")))
+    share = right / 40
     rows: list[Row] = [
-        {"epoch": i + 1, "train_loss": 2 / (i + 1), "train_accuracy": 0.1 * i, "val_loss": None}
+        {
+            **{"epoch": i + 1, "seconds": (90.0 + seed) * (i + 1) / recipe.epochs},
+            **{"train_loss": 2 / (i + 1), "train_accuracy": share},
+            **{"val_loss": 2 / (i + 1) if held_out else None, "val_accuracy": share if held_out else None},
+        }
         for i in range(recipe.epochs)
     ]
-    images = {"images": 50_000, "fingerprint": "x"}
+    images = {"images": 45_000 if held_out else 50_000, "fingerprint": "x"}
     run = Run(
         name=name,
         command=f"resnet-tutorial train --seed {seed}",
@@ -92,7 +105,10 @@ def made_run(
         recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
         changes=changed(recipe),
         seed=seed,
-        data={"name": data, "train": images, "val": None, "test": images | {"images": 40}},
+        data={
+            **{"name": data, "train": images, "test": images | {"images": 40}},
+            "val": images | {"images": 5_000} if held_out else None,
+        },
         history=rows,
         seconds=90.0 + seed,
         test={"accuracy": kept.correct.mean(), "accuracy_flip": 0.8125, "loss": 1.0, "logits_sha256": digest},
@@ -132,7 +148,7 @@ PROCESSES = ["processes", "epoch", "training loss", "validation loss", "seconds"
 def all_records(folder: Path) -> None:
     made_run(folder, epochs=30, right=25)
     for seed, right in enumerate((20, 24, 28)):
-        made_run(folder, model="resnet8_wide", seed=seed, right=right)
+        made_run(folder, model="resnet8_wide", recipe="cpu", seed=seed, right=right)
     rows = [[128, "default", "fp32", "no", 100, 90, 110, 1.0]]
     rows += [
         [128, "channels-last", kind, "no", rate, 1, 2, 1.0] for kind, rate in (("fp32", 200), ("bf16", 150))
@@ -183,14 +199,16 @@ def test_the_results_page_asks_for_one_short_schedule_of_plain_and_residual_netw
 
     def wanted() -> set[str]:
         text, _ = page("results", tmp_path, monkeypatch, capsys)
-        return set(re.findall(r"^resnet-tutorial .* --model (\w+) --recipe modern --epochs 8 ", text, re.M))
+        return set(re.findall(r"^resnet-tutorial .* --model (\w+) --recipe paper --epochs 3 ", text, re.M))
 
-    assert wanted() == {"plain20", "plain56", "resnet20", "resnet56"}
+    asked = {"plain20", "plain56", "resnet8", "resnet8_wide", "resnet20", "resnet56"}
+    assert wanted() == asked
     (tmp_path / "results").mkdir()
-    made_run(tmp_path / "results", epochs=30)
-    assert "resnet20" in wanted()
-    made_run(tmp_path / "results", epochs=8)
-    assert wanted() == {"plain20", "plain56", "resnet56"}
+    made_run(tmp_path / "results", recipe="paper", epochs=4, held_out=True)
+    made_run(tmp_path / "results", recipe="paper", epochs=3)  # without a curve of validation
+    assert wanted() == asked
+    made_run(tmp_path / "results", recipe="paper", epochs=3, held_out=True)
+    assert wanted() == asked - {"resnet20"}
 
 
 def test_every_measurement_that_is_asked_for_has_a_script_that_writes_it():
@@ -243,13 +261,13 @@ def test_a_run_on_fewer_classes_is_listed_and_compared_with_none(tmp_path, monke
     """Six classes are easier than ten: beside the paper such a run would look better than it is."""
     (tmp_path / "results").mkdir()
     made_run(tmp_path / "results", epochs=30, right=25)
-    made_run(tmp_path / "results", epochs=8, right=39, data="cifar10, 6 classes")
+    made_run(tmp_path / "results", epochs=40, right=39, data="cifar10, 6 classes")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
-    assert "| resnet20-modern-epochs8-s0 | 97.50 |" in text
-    assert "| resnet20 | modern, epochs 8 | 50,000 (cifar10, 6 classes) | 1 | 97.50 |" in text
+    assert "| resnet20-modern-s0 | 97.50 |" in text
+    assert "| resnet20 | modern | 50,000 (cifar10, 6 classes) | 1 | 97.50 |" in text
     assert "| 37.50 |" in text and "| 2.50 |" not in text  # beside the paper
     assert "\nresnet20-modern-epochs30-s0\n" in text  # the best of those with ten classes
-    assert "--model resnet20 --recipe modern --epochs 8 " in text  # still wanted
+    assert "--model resnet20 --recipe modern --val-fraction 0 --seed 0 " in text  # still wanted
 
 
 def test_a_changed_record_changes_the_results_page(tmp_path, monkeypatch, capsys):
@@ -269,6 +287,65 @@ def test_a_damaged_record_stops_the_results_page(tmp_path, monkeypatch, capsys):
     (tmp_path / "results" / f"{run.name}.npz").write_bytes(b"not what was recorded")
     with pytest.raises(ValueError, match="is not the file that was recorded"):
         page("results", tmp_path, monkeypatch, capsys)
+
+
+def degradation(folder: Path, *, epochs: int, right: dict[str, int]) -> None:
+    for model, number in right.items():
+        made_run(folder, model=model, recipe="paper", epochs=epochs, right=number, held_out=True)
+
+
+def test_chapter_1_shows_the_longest_schedule_that_all_four_networks_have(tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    degradation(
+        tmp_path / "results", epochs=3, right={"plain20": 20, "plain56": 10, "resnet20": 24, "resnet56": 26}
+    )
+    degradation(tmp_path / "results", epochs=9, right={"plain20": 39, "resnet20": 38})
+    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert "recorded: 45,000 images, 3 epochs, one seed; recipe paper, a test CPU" in text
+    assert re.search(r"plain56 +75\.0% +75\.0% +75\.0% +1\.5\n", text)
+    assert glued["01-recorded-plain"] == "+25.0 points" and glued["01-recorded-resnet"] == "-5.0 points"
+    degradation(tmp_path / "results", epochs=9, right={"plain56": 37, "resnet56": 40})
+    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert "9 epochs" in text and glued["01-recorded-plain"] == "+5.0 points"
+
+
+def test_chapter_1_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
+    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
+    assert [cli.build_parser().parse_args(shlex.split(c)).model for c in commands] == [
+        *("plain20", "plain56", "resnet20", "resnet56")
+    ]
+    assert set(glued.values()) == {"not yet recorded"}
+
+
+def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
+    """The curves of the largest set of like runs, all finals, and what the ablations say of the stem."""
+    results = tmp_path / "results"
+    results.mkdir()
+    degradation(results, epochs=3, right={"resnet8": 20, "resnet20": 24, "resnet56": 26, "plain20": 20})
+    made_run(results, epochs=30, right=36)
+    columns = ["variant", "what changed", "test accuracy (%)", "sd", "training (s)"]
+    rows = [["base", "nothing", 50.5, 0.5, 9.0], ["stem-7x7", "another stem", 40.25, 0.75, 1.0]]
+    made_table(results, "ablations", columns, rows)
+    drawn: list[object] = []
+    monkeypatch.setattr("resnet_tutorial.plotting.lines", lambda curves, **labels: drawn.append(curves))
+    tables: list[str] = []
+    monkeypatch.setattr("IPython.display.HTML", tables.append)
+    text, glued = page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert "A note of the test." in text and "--model resnet18_cifar --recipe modern" in text
+    assert list(drawn[0]) == ["resnet20", "resnet56", "resnet8"]
+    assert drawn[0]["resnet8"] == ([0.5, 1.0, 1.5], [0.5, 0.5, 0.5])
+    told = {"cost": "3.1 times", "time": "1.0 times", "gain": "+5.0 points"}
+    assert glued == {f"recorded-{key}": text for key, text in told.items()}
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in "".join(tables).split("<tr>")]
+    assert ["another stem", "3.1 M", "40.25 ± 0.75"] in rows
+    assert ["resnet20", "1,234", "40.6 M", "modern, epochs 30", "1", "1.5", "90.00%"] in rows
+
+
+def test_chapter_3_without_records_says_so(tmp_path, monkeypatch, capsys):
+    text, glued = page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert "python benchmarks/ablations.py --record book/results" in text
+    assert set(glued.values()) == {"not yet recorded"}
 
 
 LIVE = {"speed": {"fp32, default": 10.0, "bf16, channels-last": 12.0}, "batch": 32}

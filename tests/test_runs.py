@@ -155,6 +155,11 @@ def test_a_recipe_without_a_name_of_ours_cannot_be_recorded():
     assert changed(get_recipe("quick").but(epochs=3, lr=0.2)) == {"epochs": 3, "lr": 0.2}
 
 
+@pytest.mark.parametrize("name, changes", [("paper", {"epochs": 3}), ("modern", {"steps": 9})])
+def test_the_number_of_epochs_and_that_of_steps_are_one_change(name, changes):
+    assert changed(get_recipe(name).but(**changes)) == changes
+
+
 def test_the_source_has_a_version():
     version = source_version()
     assert version is None or len(version.rstrip("+")) == 40
@@ -186,6 +191,7 @@ def test_the_command_line_records_a_run(tmp_path, monkeypatch, capsys):
     (path,) = (tmp_path / "results").glob("*.json")
     made = Run.load(path)
     made.check(tmp_path / "results")
+    assert path.stem == "resnet8-quick-epochs1-batch_size200-s0"
     assert made.changes == {"epochs": 1, "batch_size": 200}
     assert made.command == "resnet-tutorial " + " ".join(words)
     assert cli.main(["train", "--data", str(tmp_path), "--record", "results"]) == 2
