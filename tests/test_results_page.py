@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
+from resnet_tutorial.evaluate import report
 from resnet_tutorial.history import Row
+from resnet_tutorial.models import create
 from resnet_tutorial.predictions import Predictions
 from resnet_tutorial.recipes import get_recipe
 from resnet_tutorial.runs import Measurement, Run, changed, compare, load_all, save_logits
@@ -68,6 +70,8 @@ def test_the_readmes_results_are_those_of_the_records():
 
 # The notebooks, on records made for the test
 
+CONFIG = create("resnet8").config
+
 
 def made_run(
     folder: Path,
@@ -101,7 +105,7 @@ def made_run(
         name=name,
         command=f"resnet-tutorial train --seed {seed}",
         setup={"device": "a test CPU", "threads": 3, "precision": "float32", "torch": "9.8.7+cpu"},
-        model={"name": model, "config": {}, "parameters": 1_234},
+        model={"name": model, "config": CONFIG, "parameters": 1_234},
         recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
         changes=changed(recipe),
         seed=seed,
@@ -370,6 +374,56 @@ def test_chapter_4_without_records_names_the_commands(tmp_path, monkeypatch, cap
     for script in ("throughput", "processes"):
         assert f"python benchmarks/{script}.py" in text
     assert text.count("| not yet recorded | 0 |") == 5
+
+
+def test_chapter_5_shows_the_records(tmp_path, monkeypatch, capsys):
+    """Means and deviations over seeds, and a verdict in pairs that follows from the rows."""
+    (tmp_path / "results").mkdir()
+    columns = ["method", "images a class", "seed", "test accuracy (%)", "training (s)"]
+    reached = {"linear probe": (61.0, 62.0, 63.0), "full": (71.5, 71.75, 74.75), "from scratch": (40, 41, 42)}
+    rows = [[method, 5, seed, x, 1.0] for method, got in reached.items() for seed, x in enumerate(got)]
+    made_table(tmp_path / "results", "finetuning-classes", columns, rows)
+    columns = ["learned from", "images", "seed", "clean (%)", "JPEG 10 (%)"]
+    rows = [["nothing", 0, "-", 90.0, 40.0]]
+    rows += [["JPEG 10", 200, seed, 80.0 + seed, 60.0] for seed in range(2)]
+    made_table(tmp_path / "results", "finetuning-jpeg", columns, rows)
+
+    text, _ = page("05_fine_tuning", tmp_path, monkeypatch, capsys, only="recorded")
+    assert "| linear probe | 62.0 ± 1.0 |" in text and "| full | 72.7 ± 1.8 |" in text
+    assert "**5 images a class**: best full, 72.7 %; then linear probe (+10.67 ± 0.58 points over 3" in text
+    assert "3 seeds, settled)" in text
+    assert "| nothing | 0 | 90.0 | 40.0 |" in text and "| JPEG 10 | 200 | 80.5 ± 0.7 | 60.0 ± 0.0 |" in text
+
+
+def test_chapter_5_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
+    text, _ = page("05_fine_tuning", tmp_path, monkeypatch, capsys, only="recorded")
+    for task in ("classes", "jpeg"):
+        assert f"python benchmarks/finetuning.py --record book/results --task {task}" in text
+
+
+def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
+    """The metrics of the recorded logits, and the ensemble of the runs that differ in their seed."""
+    (tmp_path / "results").mkdir()
+    all_records(tmp_path / "results")
+    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
+    live = {"accuracy": 1.0, "low": 0.7, "high": 1.0, "N": 10, "K": 10, "classes": quick.classes}
+    live |= {"result": report(quick), "flipped": quick, "recipe": {}, "about": {"config": CONFIG, "seed": 0}}
+    live |= {"ece": lambda *values: 0.25}
+    live |= {"own_loss": lambda p: -np.log(p.probabilities[np.arange(len(p)), p.labels])}
+    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
+    assert "recorded run resnet20-modern-epochs30-s0 (not the shipped network)" in text
+    assert "| images | 10 | 40 |" in text and "| accuracy, % | 100.00 | 62.50 |" in text
+    assert "| one network | 60.00 |" in text and "| 3 networks averaged | 60.00 |" in text
+    assert "rival: resnet20-modern-epochs30-s0 | 62.50" in text
+    assert "right on 50.00 to 70.00 % of 40 test images" in text
+
+
+def test_chapter_6_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
+    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
+    live = {"about": {"config": CONFIG, "seed": 0}, "recipe": {}, "result": report(quick)}
+    live |= {"N": 10, "K": 10, "classes": quick.classes}
+    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
+    assert text.count("resnet-tutorial train --data cifar10 --model") == 4
 
 
 if __name__ == "__main__":
