@@ -146,6 +146,14 @@ THROUGHPUT = [
     "highest",
     "first round (s)",
 ]
+ABLATIONS = [
+    "variant",
+    "what changed",
+    "test accuracy (%)",
+    "sd",
+    "difference to base",
+    "sd of the difference",
+]
 PROCESSES = ["processes", "epoch", "training loss", "validation loss", "seconds"]
 
 
@@ -328,9 +336,8 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     results.mkdir()
     degradation(results, epochs=3, right={"resnet8": 20, "resnet20": 24, "resnet56": 26, "plain20": 20})
     made_run(results, epochs=30, right=36)
-    columns = ["variant", "what changed", "test accuracy (%)", "sd", "training (s)"]
-    rows = [["base", "nothing", 50.5, 0.5, 9.0], ["stem-7x7", "another stem", 40.25, 0.75, 1.0]]
-    made_table(results, "ablations", columns, rows)
+    rows = [["base", "nothing", 50.5, 0.5, "-", "-"], ["stem-7x7", "another stem", 40.25, 0.75, -10.25, 0.5]]
+    made_table(results, "ablations", ABLATIONS, rows)
     drawn: list[object] = []
     monkeypatch.setattr("resnet_tutorial.plotting.lines", lambda curves, **labels: drawn.append(curves))
     tables: list[str] = []
@@ -350,6 +357,31 @@ def test_chapter_3_without_records_says_so(tmp_path, monkeypatch, capsys):
     text, glued = page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
     assert "python benchmarks/ablations.py --record book/results" in text
     assert set(glued.values()) == {"not yet recorded"}
+
+
+@pytest.mark.parametrize(
+    "notebook, expected",
+    [
+        ("02_block_math", "| no shortcut | 40.25 | 0.75 | -10.25 | 0.5 |"),
+        ("07_pitfalls", "recorded, best epoch: 51.5 ± 0.5 %, a difference of 1.0 points"),
+    ],
+)
+def test_chapters_2_and_7_show_the_ablations(tmp_path, monkeypatch, capsys, notebook, expected):
+    live = {"RESULTS": Path("results")}
+    text, _ = page(notebook, tmp_path, monkeypatch, capsys, only="ablations", **live)
+    assert "python benchmarks/ablations.py --record book/results" in text
+    (tmp_path / "results").mkdir()
+    rows = [
+        ["base", "nothing", 50.5, 0.5, "-", "-"],
+        ["no-shortcut", "no shortcut", 40.25, 0.75, -10.25, 0.5],
+    ]
+    rows += [
+        ["best-epoch", "the best epoch", 51.5, 0.5, 1.0, 0.1],
+        ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1],
+    ]
+    made_table(tmp_path / "results", "ablations", ABLATIONS, rows)
+    text, _ = page(notebook, tmp_path, monkeypatch, capsys, only="ablations", **live)
+    assert expected in text and "A note of the test." in text and "no decay" not in text
 
 
 LIVE = {"speed": {"fp32, default": 10.0, "bf16, channels-last": 12.0}, "batch": 32}
