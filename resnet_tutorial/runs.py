@@ -204,7 +204,7 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     Returns:
         Rows with ``model``, ``recipe``, ``changes``, ``data``, ``images`` (for training), ``n`` (seeds),
         ``accuracy`` and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd`` (``None``
-        for one seed), ``parameters`` and ``device``, best accuracy first.
+        for one seed), ``parameters``, ``device`` and its ``threads``, best accuracy first.
 
     Example:
         >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
@@ -227,12 +227,12 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
         rows.append(
             {
                 **{"model": model, "recipe": recipe, "changes": changes, "n": len(group)},
-                **{"data": data, "images": images},
+                **{"data": data, "images": images, "device": device},
                 "accuracy": mean(accuracies),
                 "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
                 "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
                 "seconds": mean(run.seconds for run in group),
-                **{"parameters": group[0].model["parameters"], "device": device},
+                **{"parameters": group[0].model["parameters"], "threads": group[0].setup.get("threads")},
             }
         )
     return sorted(rows, key=lambda row: -row["accuracy"])
