@@ -9,17 +9,16 @@ epoch, to see by how much choosing its best epoch there flatters it; nothing els
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from common import load, options, parse, positive, report
+from common import Finished, add_keep, load, options, parse, positive, report
 from torch import Tensor, nn
 
 from resnet_tutorial import models, runtime
@@ -27,7 +26,6 @@ from resnet_tutorial.augment import Augment
 from resnet_tutorial.data import Split
 from resnet_tutorial.draws import draw_offsets
 from resnet_tutorial.evaluate import loss_and_accuracy
-from resnet_tutorial.files import atomic
 from resnet_tutorial.recipes import RECIPES, Recipe
 from resnet_tutorial.train import DivergedError, fit
 
@@ -187,18 +185,6 @@ def mean_and_sd(values: Sequence[float]) -> list[object]:
     return [center, round(100 * stdev(values), 2) if len(values) > 1 else "-"]
 
 
-def read(path: Path) -> dict[str, Run]:
-    """The runs that an earlier call has finished.
-
-    Raises:
-        ValueError: If the file holds something else.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (OSError, TypeError, ValueError):
-        raise ValueError(f"{path} does not hold finished runs: delete it, or name another file") from None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints the table; ``--repeats`` is the number of seeds."""
     parser = argparse.ArgumentParser(
@@ -218,47 +204,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=list(VARIANTS),
         help="default: all; base is always run",
     )
-    help = "of finished runs, not made again: delete it when the code changes (default: %(default)s)"
-    parser.add_argument("--keep", type=Path, metavar="FILE", default=Path("runs/ablations.json"), help=help)
+    add_keep(parser, "ablations")
     args, _, test = parse(parser, argv)
     train, _ = load(args.data, quick=args.quick)
     if args.images < len(train):
         train = train.split(args.images / len(train), seed=0)[1]
     short = {"epochs": 2, "batch_size": 32} if args.quick else {"epochs": args.epochs}
     recipe = Paired(**vars(MODERN)).but(**short)
-    try:
-        kept = {} if args.quick else read(args.keep)
-    except ValueError as error:
-        parser.error(str(error))
-    found = set(kept)
+    finished = Finished(parser, args)
 
     start = {"device": args.device, "precision": "fp32", "progress": False}  # the first steps are slow
     fit(network(VARIANTS["base"], 0, quick=args.quick), train, None, recipe.but(steps=2), **start)
 
     names = [name for name in VARIANTS if name == "base" or name in args.variants]
     results: dict[str, list[Run]] = {name: [] for name in names}
-    used = 0
     for seed in range(args.repeats):
         for name in names:
             if name == "best-epoch":
                 results[name].append(best_epoch(results["base"][seed]))
                 continue
             changed = recipe.but(**VARIANTS[name].recipe)
-            key = json.dumps([name, seed, str(args.device), train.fingerprint, asdict(changed)])
-            used += key in found
-            if key not in kept:
-                kept[key] = train_and_test(name, train, test, changed, args, seed)
-                if not args.quick:
-                    with atomic(args.keep, parents=True) as file:
-                        file.write(json.dumps(kept, indent=1).encode())
-            results[name].append(kept[key])
+            settings = [name, seed, str(args.device), train.fingerprint, asdict(changed)]
+            make = partial(train_and_test, name, train, test, changed, args, seed)
+            results[name].append(finished(settings, make))
     notes = [
         "A difference is to the base of the same seed. Training accuracy: last weights, images as they are."
     ]
     if "best-epoch" in names:
         notes.append("The best epoch is chosen on the images that it is measured on.")
-    if used:
-        notes.append(f"Of an earlier, interrupted call: {used} of the runs.")
     report(
         "What each ingredient is worth",
         args,
@@ -267,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name="ablations",
         how=f"recipe modern on {'a tiny network' if args.quick else 'resnet20'}: {recipe.epochs} epoch(s) of "
         f"{len(train):,} images, fp32; last epoch, {len(test):,} test images; seeds: {args.repeats}",
-        notes=notes,
+        notes=[*notes, *finished.notes()],
     )
 
 

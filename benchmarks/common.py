@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
 import resnet_tutorial
 from resnet_tutorial import data, models, runtime
+from resnet_tutorial.files import atomic
 from resnet_tutorial.runs import Measurement
 
 QUICK = "quick: for correctness only, not a measurement"
@@ -83,6 +86,43 @@ def parse(
     if args.threads:
         torch.set_num_threads(args.threads)
     return args, train, test
+
+
+def add_keep(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option of a benchmark of many runs that can go on after an interruption, see :class:`Finished`."""
+    help = "of finished runs, not made again: delete it when the code changes (default: %(default)s)"
+    parser.add_argument("--keep", type=Path, metavar="FILE", default=Path(f"runs/{name}.json"), help=help)
+
+
+class Finished:
+    """The results of finished runs, kept in the file of ``--keep``; with ``--quick`` nothing is kept."""
+
+    def __init__(self, parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+        """Reads what an earlier call has finished, and refuses a file that holds something else."""
+        self.path = None if args.quick else args.keep
+        self.results: dict[str, Any] = {}
+        try:
+            if self.path is not None and self.path.exists():
+                self.results = dict(json.loads(self.path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError):
+            parser.error(f"{self.path} does not hold finished runs: delete it, or name another file")
+        self.found = set(self.results)
+        self.used = 0
+
+    def __call__(self, settings: Sequence[object], make: Callable[[], Any]) -> Any:
+        """The result of the run of these settings, from the file if it is there; both go through JSON."""
+        key = json.dumps(settings)
+        self.used += key in self.found
+        if key not in self.results:
+            self.results[key] = make()
+            if self.path is not None:
+                with atomic(self.path, parents=True) as file:
+                    file.write(json.dumps(self.results, indent=1).encode())
+        return self.results[key]
+
+    def notes(self) -> list[str]:
+        """A sentence if runs of an earlier call were used."""
+        return [f"Of an earlier, interrupted call: {self.used} of the runs."] if self.used else []
 
 
 def load(name: str, *, quick: bool) -> tuple[data.Split, data.Split]:

@@ -17,10 +17,11 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
-from common import options, parse, report
+from common import Finished, add_keep, options, parse, report
 from PIL import Image
 from torch import nn
 
@@ -116,7 +117,11 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
 
 
 def measure_classes(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, train: Split, test: Split
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    finished: Finished,
+    train: Split,
+    test: Split,
 ) -> None:
     """Accuracy on the new classes for every method, budget and seed."""
     vehicles, vehicles_test = train.with_classes(VEHICLES), test.with_classes(VEHICLES)
@@ -127,18 +132,23 @@ def measure_classes(
     if not budgets:
         parser.error(f"only {available} images a class: leave --images out")
 
+    def adapt(method: str, steps: int, images: Split, seed: int) -> list[float]:
+        seed_everything(seed)
+        started = time.perf_counter()
+        model = METHODS[method](images, steps, seed=seed, device=args.device, progress=False)
+        seconds = time.perf_counter() - started
+        right = float(predict(model, vehicles_test, device=args.device).correct.mean())
+        return [round(100 * right, 2), round(seconds, 1)]
+
     rows = []
     for n, steps in budgets.items():
         for method in args.methods:
             for seed in range(args.repeats):
-                seed_everything(seed)
                 images = vehicles.per_class(n, seed=seed)
-                started = time.perf_counter()
-                how = {"seed": seed, "device": args.device, "progress": False}
-                model = METHODS[method](images, steps, **how)
-                seconds = time.perf_counter() - started
-                right = float(predict(model, vehicles_test, device=args.device).correct.mean())
-                rows.append([method, n, seed, round(100 * right, 2), round(seconds, 1)])
+                settings = [method, n, steps, seed, str(args.device), images.fingerprint]
+                rows.append(
+                    [method, n, seed, *finished(settings, partial(adapt, method, steps, images, seed))]
+                )
     report(
         "Four new classes from few labels",
         args,
@@ -147,7 +157,10 @@ def measure_classes(
         name="finetuning-classes",
         how=f"resnet20, pretrained on the six animal classes, batches of {BATCH_SIZE}, "
         f"{len(vehicles_test):,} test images of vehicles, fixed settings, last weights",
-        notes=["The images of a budget are drawn anew for each seed, and are the same for all methods."],
+        notes=[
+            "The images of a budget are drawn anew for each seed, and are the same for all methods.",
+            *finished.notes(),
+        ],
     )
 
 
@@ -175,7 +188,7 @@ LESSONS: dict[str, Callable[[Split], Split]] = {
 }
 
 
-def measure_jpeg(args: argparse.Namespace, train: Split, test: Split) -> None:
+def measure_jpeg(args: argparse.Namespace, finished: Finished, train: Split, test: Split) -> None:
     """Clean and compressed test images, before and after learning from compressed ones."""
     tests = [test, *(jpeg(test, quality) for quality in QUALITIES)]
 
@@ -183,18 +196,23 @@ def measure_jpeg(args: argparse.Namespace, train: Split, test: Split) -> None:
         right = [predict(model, split, device=args.device).correct for split in tests]
         return [round(100 * float(correct.mean()), 2) for correct in right]
 
+    def learn(lesson: str, steps: int, few: Split, seed: int) -> list[float]:
+        seed_everything(seed)
+        model = models.resnet20(weights="cifar10")
+        how = {"seed": seed, "device": args.device, "progress": False}
+        fit(model, LESSONS[lesson](few), None, recipe(steps, 0.01).but(batch_size=25), **how)
+        return accuracies(model)
+
     available = int(train.counts().min())
     budgets = {2: 4} if args.quick else {n: steps for n, steps in JPEG_STEPS.items() if n <= available}
     rows = [["nothing", 0, "-", *accuracies(models.resnet20(weights="cifar10"))]]
     for n, steps in budgets.items():
         for seed in range(args.repeats):
             few = train.per_class(n, seed=seed)
-            for lesson, prepare in LESSONS.items():
-                seed_everything(seed)
-                model = models.resnet20(weights="cifar10")
-                how = {"seed": seed, "device": args.device, "progress": False}
-                fit(model, prepare(few), None, recipe(steps, 0.01).but(batch_size=25), **how)
-                rows.append([lesson, len(few), seed, *accuracies(model)])
+            for lesson in LESSONS:
+                settings = [lesson, n, steps, seed, str(args.device), few.fingerprint]
+                reached = finished(settings, partial(learn, lesson, steps, few, seed))
+                rows.append([lesson, len(few), seed, *reached])
     report(
         "The same classes as JPEG",
         args,
@@ -202,7 +220,10 @@ def measure_jpeg(args: argparse.Namespace, train: Split, test: Split) -> None:
         rows,
         name="finetuning-jpeg",
         how=f"resnet20 pretrained on CIFAR-10, batches of 25, peak rate 0.01, {len(test):,} test images",
-        notes=["The training images had been in the pretraining, uncompressed; the test images had not."],
+        notes=[
+            "The training images had been in the pretraining, uncompressed; the test images had not.",
+            *finished.notes(),
+        ],
     )
 
 
@@ -211,11 +232,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--task", choices=("classes", "jpeg"), help="default: both")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
+    add_keep(parser, "finetuning")
     args, train, test = parse(parser, argv)
     if args.task != "jpeg":
-        measure_classes(parser, args, train, test)
+        measure_classes(parser, args, Finished(parser, args), train, test)
     if args.task != "classes":
-        measure_jpeg(args, train, test)
+        measure_jpeg(args, Finished(parser, args), train, test)
 
 
 if __name__ == "__main__":

@@ -737,3 +737,27 @@ def test_interrupted_ablations_go_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         module.main(words)
     assert len(calls) == 3
+
+
+def test_interrupted_finetuning_goes_on(tmp_path, monkeypatch, capsys):
+    module, calls = script("finetuning"), []
+
+    def fake(images, steps, *, seed, **how):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append((len(images), steps, seed))
+        return module.pretrained()
+
+    monkeypatch.setattr(module, "METHODS", {"linear probe": fake})
+    monkeypatch.setattr(module, "STEPS", {5: 1, 10: 2})
+    words = ["--task", "classes", "--data", "sample", "--device", "cpu", "--repeats", "2"]
+    words += ["--methods", "linear probe", "--keep", str(tmp_path / "runs.json")]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(words)
+    assert calls == [(20, 1, 0), (20, 1, 1)]
+    calls.clear()
+    module.main([*words, "--record", str(tmp_path / "results")])
+    assert calls == [(40, 2, 0), (40, 2, 1)]
+    _, [table] = load_all(tmp_path / "results")
+    assert [row[1:3] for row in table.rows] == [[5, 0], [5, 1], [10, 0], [10, 1]]
+    assert "Of an earlier, interrupted call: 2 of the runs." in table.notes
