@@ -353,7 +353,7 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     assert "A note of the test." in text and "--model resnet18_cifar --recipe modern" in text
     assert list(drawn[0]) == ["resnet20", "resnet56", "resnet8"]
     assert drawn[0]["resnet8"] == ([0.5, 1.0, 1.5], [0.5, 0.5, 0.5])
-    told = {"cost": "3.1 times", "time": "1.0 times", "gain": "+5.0 points"}
+    told = {"cost": "3.1 times", "time": "1.0 times", "gain": "+5.0 points with the recipe paper"}
     assert glued == {f"recorded-{key}": text for key, text in told.items()}
     rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in "".join(tables).split("<tr>")]
     assert ["another stem", "3.1 M", "40.25 ± 0.75"] in rows
