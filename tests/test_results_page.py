@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -360,6 +361,18 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in "".join(tables).split("<tr>")]
     assert ["another stem", "3.1 M", "40.25 ± 0.75"] in rows
     assert ["resnet20", "1,234", "40.6 M", "modern, epochs 30", "50,000", "1", "1.5", "90.00%"] in rows
+
+
+def test_chapter_3_shows_every_table_that_it_makes():
+    """`table` returns what Jupyter shows only if it comes last in its cell."""
+    cells = json.loads((BOOK / "03_building_resnet.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    called = 0
+    for source in (source for source in code if "table(" in source):
+        *before, last = ast.parse(source).body
+        assert not any(ast.unparse(statement).startswith("table(") for statement in before), source
+        called += ast.unparse(last).startswith("table(")
+    assert called >= 5
 
 
 def test_chapter_3_without_records_says_so(tmp_path, monkeypatch, capsys):
