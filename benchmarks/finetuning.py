@@ -205,7 +205,11 @@ def measure_jpeg(args: argparse.Namespace, finished: Finished, train: Split, tes
 
     available = int(train.counts().min())
     budgets = {2: 4} if args.quick else {n: steps for n, steps in JPEG_STEPS.items() if n <= available}
-    rows = [["nothing", 0, "-", *accuracies(models.resnet20(weights="cifar10"))]]
+    before = finished(
+        ["nothing", str(args.device), test.fingerprint],
+        lambda: accuracies(models.resnet20(weights="cifar10")),
+    )
+    rows = [["nothing", 0, "-", *before]]
     for n, steps in budgets.items():
         for seed in range(args.repeats):
             few = train.per_class(n, seed=seed)

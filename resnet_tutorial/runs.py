@@ -12,10 +12,8 @@ import datetime
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Self
 
 import numpy as np
@@ -88,6 +86,15 @@ class Run(_Recorded):
         seconds: Wall time of training, compiling and validation included, the test not.
         test: ``accuracy`` of the last weights, single view; ``accuracy_flip``, image and mirror image
             averaged; ``loss`` in nats; ``logits_sha256``, of the file of logits.
+
+    Example:
+        >>> kept, digest = save_logits("runs", "two", Predictions([[2, 0], [0, 3]], [0, 0], ("a", "b")))
+        >>> about = {"command": "make", "setup": {}, "history": [], "model": {}, "recipe": {}, "changes": {}}
+        >>> test = {"accuracy": float(kept.correct.mean()), "logits_sha256": digest}
+        >>> run = Run(name="two", seed=0, data={}, seconds=1.5, test=test, **about)
+        >>> again = Run.load(run.save("runs"))
+        >>> again == run, again.predictions("runs").correct
+        (True, array([ True, False]))
     """
 
     model: dict[str, Any]
@@ -196,46 +203,6 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
         else:
             tables.append(Measurement.load(path))
     return runs, tables
-
-
-def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
-    """Runs that differ in their seed only, as one row each.
-
-    Returns:
-        Rows with ``model``, ``recipe``, ``changes``, ``data``, ``images`` (for training), ``n`` (seeds),
-        ``accuracy`` and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd`` (``None``
-        for one seed), ``parameters``, ``device`` and its ``threads``, best accuracy first.
-
-    Example:
-        >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
-        >>> about |= {"model": {"name": "resnet20", "parameters": 269722}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}}}
-        >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
-        >>> runs = [Run(name=f"s{seed}", seed=seed, test=test, **about) for seed, test in enumerate(tests)]
-        >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
-        [('resnet20', 2, 0.625)]
-    """
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for record in records:
-        changes = ", ".join(f"{key} {value}" for key, value in sorted(record.changes.items()))
-        data, images = record.data["name"], record.data["train"]["images"]
-        key = (record.model["name"], record.recipe["name"], changes, data, images, record.setup["device"])
-        groups.setdefault(key, []).append(record)
-    rows = []
-    for (model, recipe, changes, data, images, device), group in groups.items():
-        accuracies = [run.test["accuracy"] for run in group]
-        rows.append(
-            {
-                **{"model": model, "recipe": recipe, "changes": changes, "n": len(group)},
-                **{"data": data, "images": images, "device": device},
-                "accuracy": mean(accuracies),
-                "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
-                "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
-                "seconds": mean(run.seconds for run in group),
-                **{"parameters": group[0].model["parameters"], "threads": group[0].setup.get("threads")},
-            }
-        )
-    return sorted(rows, key=lambda row: -row["accuracy"])
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:

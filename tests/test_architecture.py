@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "cifar_files": {"files"},
     "cli": {"commands", "distributed", "mirrors", "recipes", "runtime", "train"},
     "commands": set(MODULES) - {"__main__", "cli", "commands"},
+    "comparison": {"runs"},
     "counting": set(),
     "data": {"cifar_files", "folder", "mirrors", "splits"},
     "diagrams": {"style"},

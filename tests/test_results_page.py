@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
+from resnet_tutorial.comparison import compare
 from resnet_tutorial.evaluate import report
 from resnet_tutorial.history import Row
 from resnet_tutorial.models import create
 from resnet_tutorial.predictions import Predictions
 from resnet_tutorial.recipes import get_recipe
-from resnet_tutorial.runs import Measurement, Run, changed, compare, load_all, save_logits
+from resnet_tutorial.runs import Measurement, Run, changed, load_all, save_logits
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
@@ -38,7 +39,7 @@ def readme_table(runs: list[Run]) -> str:
         lines.append(
             (
                 row["model"],
-                ", ".join(filter(None, (row["recipe"], row["changes"]))),
+                row["recipe"],
                 f"{row['images']:,}" + ("" if row["data"] == "cifar10" else f" ({row['data']})"),
                 str(row["n"]),
                 f"{100 * row['accuracy']:.2f}{spread}",
@@ -319,24 +320,29 @@ def test_chapter_1_shows_the_schedules_that_all_four_networks_have(tmp_path, mon
     )
     degradation(tmp_path / "results", epochs=9, right={"plain20": 39, "resnet20": 38})
     text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "recorded errors: recipe paper, 3 epochs, 45,000 images, seed 0\n" in text
+    assert "recorded errors: recipe paper, epochs 3, 45,000 images, seed 0\n" in text
     assert "from 20 to 56 layers: plain +25.0, residual -5.0" in text
     assert "of 56 layers, plain minus residual: +40.0" in text
     assert re.search(r"plain56 +75\.0% +75\.0% +75\.0%\n", text)
-    assert glued == {"01-recorded-lags": "recipe paper, 3 epochs: plain +25.0, residual -5.0"}
+    assert glued == {"01-recorded-lags": "recipe paper, epochs 3: plain +25.0, residual -5.0"}
     degradation(tmp_path / "results", epochs=9, right={"plain56": 37, "resnet56": 40})
     text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "3 epochs" in text and "9 epochs" in text
-    assert glued["01-recorded-lags"].endswith("; recipe paper, 9 epochs: plain +5.0, residual -5.0")
+    assert "epochs 3," in text and "epochs 9," in text
+    assert glued["01-recorded-lags"].endswith("; recipe paper, epochs 9: plain +5.0, residual -5.0")
 
 
 def test_chapter_1_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
-    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
-    assert [cli.build_parser().parse_args(shlex.split(c)).model for c in commands] == [
-        *("plain20", "plain56", "resnet20", "resnet56")
-    ]
-    assert set(glued.values()) == {"not yet recorded"}
+    def asked() -> list[str]:
+        text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+        assert set(glued.values()) == {"not yet recorded"}
+        commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
+        return [cli.build_parser().parse_args(shlex.split(command)).model for command in commands]
+
+    assert asked() == ["plain20", "plain56", "resnet20", "resnet56"]
+    (tmp_path / "results").mkdir()
+    made_run(tmp_path / "results", model="plain20", epochs=3, held_out=True)
+    made_run(tmp_path / "results", model="plain56", epochs=4, held_out=True)
+    assert asked() == ["plain56", "resnet20", "resnet56"]
 
 
 def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
@@ -355,7 +361,7 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     assert "A note of the test." in text and "--model resnet18_cifar --recipe modern" in text
     assert list(drawn[0]) == ["resnet20", "resnet56", "resnet8"]
     assert drawn[0]["resnet8"] == ([0.5, 1.0, 1.5], [0.5, 0.5, 0.5])
-    told = {"cost": "3.1 times", "time": "1.0 times", "gain": "+5.0 points (recipe paper, 3 epochs, seed 0)"}
+    told = {"cost": "3.1 times", "time": "1.0 times", "gain": "+5.0 points (recipe paper, epochs 3, seed 0)"}
     told["noise"] = "0.7"
     assert glued == {f"recorded-{key}": text for key, text in told.items()}
     rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in "".join(tables).split("<tr>")]

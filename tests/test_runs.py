@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
+from resnet_tutorial.comparison import by_network, compare
 from resnet_tutorial.predictions import Predictions
 from resnet_tutorial.recipes import RECIPES, get_recipe
 from resnet_tutorial.runs import (
     Measurement,
     Run,
     changed,
-    compare,
     data_summary,
     load_all,
     save_logits,
@@ -125,11 +125,30 @@ def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
     other = dataclasses.replace(first, recipe=first.recipe | {"name": "paper"})
     other.test["accuracy"] = first.test["accuracy"]
     rows = compare([first, other, second])
-    assert [(row["recipe"], row["n"]) for row in rows] == [("modern", 2), ("paper", 1)]
+    assert [(row["recipe"], row["n"]) for row in rows] == [("modern, epochs 2", 2), ("paper, epochs 2", 1)]
     assert rows[0]["accuracy"] == pytest.approx(first.test["accuracy"] + 0.05)
     assert rows[0]["accuracy_sd"] == pytest.approx(0.1 / 2**0.5)
     assert rows[0]["seconds"] == 10.5
     assert rows[1]["accuracy_sd"] is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"recipe": {"name": "paper"}},
+        {"data": {"name": "sample", "train": None, "val": None}},
+        {"data": {"name": "cifar10", "train": None, "val": {"images": 9}}},
+        {"setup": {"device": "CPU", "threads": 9}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_networks_are_compared_only_if_nothing_else_differs(tmp_path, other):
+    """Minutes of another machine, or an accuracy on other validation images, in one figure."""
+    small = dataclasses.replace(record(tmp_path), data={"name": "cifar10", "train": None, "val": None})
+    large = dataclasses.replace(small, model=small.model | {"name": "resnet56"}, date="2000-01-01")
+    assert by_network([small, large]) == [{"resnet20": small, "resnet56": large}]
+    assert by_network([small, dataclasses.replace(large, **other)])[0] == {"resnet20": small}
 
 
 def test_a_table_needs_rows_of_one_length(tmp_path):
