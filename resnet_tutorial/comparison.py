@@ -22,7 +22,7 @@ def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
 
 
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
-    """Runs that differ in their seed only, as one row each.
+    """Runs that differ in their seed only, as one row each; runs of another machine or setting are others.
 
     Returns:
         Rows with ``model``, ``recipe`` (see :func:`in_words`), ``data``, ``images`` (for training), ``n``
@@ -42,20 +42,20 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     for record in records:
         recipe = in_words(record.recipe["name"], record.changes)
         data, images = record.data["name"], record.data["train"]["images"]
-        key = (record.model["name"], recipe, data, images, record.setup["device"])
+        key = (record.model["name"], recipe, data, images, _machine(record))
         groups.setdefault(key, []).append(record)
     rows = []
-    for (model, recipe, data, images, device), group in groups.items():
+    for (model, recipe, data, images, (device, threads, *_)), group in groups.items():
         accuracies = [run.test["accuracy"] for run in group]
         rows.append(
             {
                 **{"model": model, "recipe": recipe, "n": len(group)},
-                **{"data": data, "images": images, "device": device},
+                **{"data": data, "images": images, "device": device, "threads": threads},
                 "accuracy": mean(accuracies),
                 "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
                 "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
                 "seconds": mean(run.seconds for run in group),
-                **{"parameters": group[0].model["parameters"], "threads": group[0].setup.get("threads")},
+                "parameters": group[0].model["parameters"],
             }
         )
     return sorted(rows, key=lambda row: -row["accuracy"])
@@ -79,6 +79,10 @@ def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
     groups: dict[str, dict[str, Run]] = {}
     for run in records:
         data = [run.data[key] for key in ("name", "train", "val")]
-        alike = (run.recipe, run.seed, data, [run.setup.get(key) for key in MACHINE])
+        alike = (run.recipe, run.seed, data, _machine(run))
         groups.setdefault(repr(alike), {})[run.model["name"]] = run
     return list(groups.values())
+
+
+def _machine(run: Run) -> tuple[Any, ...]:
+    return tuple(run.setup.get(key) for key in MACHINE)

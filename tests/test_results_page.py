@@ -420,12 +420,33 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     (tmp_path / "results").mkdir()
     all_records(tmp_path / "results")
     text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU |" in text
+    assert (
+        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU, 3 threads |" in text
+    )
     assert "| 20 | 269,722 | 8.75 | 8.27 | not yet recorded | 0 |" in text  # not with recipe `paper`
+    assert "recorded on: a test CPU" in text
     assert "| 2.6 |" in text and "88.8" in text
     assert glued["04-processes-gap"] == "4.0 %"
     assert glued["04-bf16-record"].startswith("0.75 times the speed of fp32")
     assert glued["04-cpu-record"].startswith("60.00 ± 10.00 %") and "n = 3" in glued["04-cpu-record"]
+
+
+def test_chapter_4_judges_the_ablations_by_their_seeds(tmp_path, monkeypatch, capsys):
+    """A difference that three seeds do not settle, sold as an effect; a note on a row that is not shown."""
+    (tmp_path / "results").mkdir()
+    rows = [["base", "nothing", 50.0, 1.0, "-", "-", 60.0]]
+    # Student's t for 3 seeds is 4.303, so 5 points are settled up to a deviation of 2.013.
+    rows += [
+        ["ema", "an average", 45.0, 1.0, -5.0, 2.0, 55.0],
+        ["cutout", "squares", 45.0, 1.0, -5.0, 2.02, 5.0],
+    ]
+    table = made_table(tmp_path / "results", "ablations", [*ABLATIONS, "training accuracy (%)"], rows)
+    notes = ["Last epoch; seeds: 3.", "To the base.", "Best epoch."]
+    dataclasses.replace(table, notes=notes).save(tmp_path / "results")
+    text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
+    assert "| nothing | 50.0 | 1.0 | - | - | 60.0 | - |" in text
+    assert "| -5.0 | 2.0 | 55.0 | settled |" in text and "| -5.0 | 2.02 | 5.0 | open |" in text
+    assert "To the base." in text and "Best epoch." not in text
 
 
 def test_chapter_4_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
@@ -470,18 +491,26 @@ def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
     live |= {"result": report(quick), "flipped": quick, "recipe": {}, "about": {"config": CONFIG, "seed": 0}}
     live |= {"ece": lambda *values: 0.25}
     live |= {"own_loss": lambda p: -np.log(p.probabilities[np.arange(len(p)), p.labels])}
+    live |= {"fit_temperature": lambda p: 2.0, "mcnemar": lambda b, c: b / 10 + c / 100}
+    live |= {"images_needed": lambda delta, share: round(1000 * share), "psi": 0.01}
+    live["run"] = "quick run"
     text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
     assert "recorded run resnet20-modern-epochs30-s0 (not the shipped network)" in text
     assert "| images | 10 | 40 |" in text and "| accuracy, % | 100.00 | 62.50 |" in text
     assert "| one network | 60.00 |" in text and "| 3 networks averaged | 60.00 |" in text
     assert "rival: resnet20-modern-epochs30-s0 | 62.50" in text
     assert "right on 50.00 to 70.00 % of 40 test images" in text
+    assert "| one network, with mirror image | 81.25 | - | - |" in text
+    # 20, 24, 28 and 25 of the 40 images are right, always the first ones.
+    assert "resnet8_wide-cpu-s0 against resnet8_wide-cpu-s1 | +10.00 | 0 | 4 | 10.0 | 0.04 | 100 |" in text
+    assert "resnet20-modern-epochs30-s0 against resnet8_wide-cpu-s0 | -12.50 | 5 | 0 | 12.5 | 0.5 |" in text
+    assert "| resnet8_wide-cpu-s0 | 0.1 | 2.00 | 0.2500 | 0.2500 |" in text  # label smoothing, T, ECE
 
 
 def test_chapter_6_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
     quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
     live = {"about": {"config": CONFIG, "seed": 0}, "recipe": {}, "result": report(quick)}
-    live |= {"N": 10, "K": 10, "classes": quick.classes}
+    live |= {"N": 10, "K": 10, "classes": quick.classes, "run": "quick run"}
     text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
     assert text.count("resnet-tutorial train --data cifar10 --model") == 4
 
