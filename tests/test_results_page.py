@@ -251,7 +251,7 @@ def test_all_records_stand_in_one_table_with_their_commands(tmp_path, monkeypatc
     for record in (*runs, *tables):
         assert rows[record.name][-1] == f"`{record.command}`"
     assert rows["resnet20-modern-epochs30-s0"][1:4] == ["62.50", "47.03 to 75.78", "90.0 s"]
-    assert rows["processes-cpu"][1:5] == ["-", "-", "-", "torch 9.8.7, 3 threads"]
+    assert rows["processes-cpu"][1:5] == ["-", "-", "-", "torch 9.8.7, threads: 3"]
     assert len(rows) == len(runs) + len(tables) == 6
 
 
@@ -262,11 +262,12 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     text, _ = page("results", tmp_path, monkeypatch, capsys)
     assert "training runs: 4; tables of measurements: 2" in text
     assert (
-        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 90.0 s | a test CPU, 3 threads |"
+        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 90.0 s | a test CPU, threads: 3 |"
         in text
     )
     assert (
-        "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 | 81.25 | 91.0 s | a test CPU, 3 threads |" in text
+        "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 | 81.25 | 91.0 s | a test CPU, threads: 3 |"
+        in text
     )
     assert "| resnet20 | 8.75 | modern, epochs 30 | 50,000 | 1 | 37.50 |" in text
     assert "| resnet32 | 7.51 | paper | 50,000 | 0 | not yet recorded |" in text
@@ -421,9 +422,9 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     all_records(tmp_path / "results")
     text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
     assert (
-        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU, 3 threads |" in text
+        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU, threads: 3 |" in text
     )
-    assert "| 20 | 269,722 | 8.75 | 8.27 | not yet recorded | 0 |" in text  # not with recipe `paper`
+    assert "| 20 | 269,722 | 8.75 | 8.27 | 7.40 | not yet recorded | 0 |" in text  # not with recipe `paper`
     assert "recorded on: a test CPU" in text
     assert "| 2.6 |" in text and "88.8" in text
     assert glued["04-processes-gap"] == "4.0 %"
