@@ -21,8 +21,31 @@ def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
     return ", ".join([recipe, *(f"{key} {value}" for key, value in sorted(changes.items()))])
 
 
+def by_seed(records: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but their seed, together: the only ones that may be averaged.
+
+    Of the training and validation images the numbers must agree; which they are may depend on the seed.
+
+    Example:
+        >>> about = {"command": "", "changes": {}, "history": [], "seconds": 60.0, "test": {}}
+        >>> about |= {"model": {"name": "resnet20"}, "recipe": {"name": "quick"}}
+        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None}}
+        >>> made = [(0, "CPU"), (1, "CPU"), (2, "another CPU")]
+        >>> runs = [Run(name=f"s{seed}", seed=seed, setup={"device": d}, **about) for seed, d in made]
+        >>> [[run.name for run in group] for group in by_seed(runs)]
+        [['s0', 's1'], ['s2']]
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in records:
+        sizes = [(run.data.get(part) or {}).get("images") for part in ("train", "val")]
+        images = [run.data["name"], *sizes, run.data.get("test")]
+        alike = (run.model["name"], run.recipe, images, _machine(run))
+        groups.setdefault(repr(alike), []).append(run)
+    return list(groups.values())
+
+
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
-    """Runs that differ in their seed only, as one row each; runs of another machine or setting are others.
+    """Runs that differ in their seed only (:func:`by_seed`), as one row each.
 
     Returns:
         Rows with ``model``, ``recipe`` (see :func:`in_words`), ``data``, ``images`` (for training), ``n``
@@ -38,24 +61,23 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
         >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
         [('resnet20', 2, 0.625)]
     """
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for record in records:
-        recipe = in_words(record.recipe["name"], record.changes)
-        data, images = record.data["name"], record.data["train"]["images"]
-        key = (record.model["name"], recipe, data, images, _machine(record))
-        groups.setdefault(key, []).append(record)
     rows = []
-    for (model, recipe, data, images, (device, threads, *_)), group in groups.items():
-        accuracies = [run.test["accuracy"] for run in group]
+    for group in by_seed(records):
+        run, accuracies = group[0], [run.test["accuracy"] for run in group]
         rows.append(
             {
-                **{"model": model, "recipe": recipe, "n": len(group)},
-                **{"data": data, "images": images, "device": device, "threads": threads},
+                "model": run.model["name"],
+                "recipe": in_words(run.recipe["name"], run.changes),
+                "n": len(group),
+                "data": run.data["name"],
+                "images": run.data["train"]["images"],
                 "accuracy": mean(accuracies),
                 "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
                 "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
                 "seconds": mean(run.seconds for run in group),
-                "parameters": group[0].model["parameters"],
+                "parameters": run.model["parameters"],
+                "device": run.setup["device"],
+                "threads": run.setup.get("threads"),
             }
         )
     return sorted(rows, key=lambda row: -row["accuracy"])

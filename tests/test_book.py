@@ -125,7 +125,8 @@ def test_notebooks_read_as_a_chapter(path):
     for cell in cells(path):
         if cell["cell_type"] == "markdown":
             exercises = re.findall(r"^#+ (Exercise \d+)", cell["source"], flags=re.MULTILINE)
-            assert not (unsolved and exercises), f"{unsolved} has no folded solution before {exercises}"
+            sections = re.findall(r"^#+ (.+)$", cell["source"], flags=re.MULTILINE)
+            assert not (unsolved and sections), f"{unsolved} has no folded solution before {sections}"
             unsolved += exercises
         elif "hide-input" in cell["metadata"].get("tags", []):
             unsolved = []

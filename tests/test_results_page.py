@@ -448,6 +448,11 @@ def test_chapter_4_judges_the_ablations_by_their_seeds(tmp_path, monkeypatch, ca
     assert "| nothing | 50.0 | 1.0 | - | - | 60.0 | - |" in text
     assert "| -5.0 | 2.0 | 55.0 | settled |" in text and "| -5.0 | 2.02 | 5.0 | open |" in text
     assert "To the base." in text and "Best epoch." not in text
+    rows = [["base", "nothing", 50.0, "-", "-", "-", 60.0], ["ema", "an average", 45.0, "-", -5.0, "-", 55.0]]
+    one = dataclasses.replace(table, rows=rows, notes=["Last epoch; seeds: 1.", "To the base."])
+    one.save(tmp_path / "results")
+    text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
+    assert "| an average | 45.0 | - | -5.0 | - | 55.0 | - |" in text
 
 
 def test_chapter_4_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
@@ -494,7 +499,7 @@ def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
     live |= {"own_loss": lambda p: -np.log(p.probabilities[np.arange(len(p)), p.labels])}
     live |= {"fit_temperature": lambda p: 2.0, "mcnemar": lambda b, c: b / 10 + c / 100}
     live |= {"images_needed": lambda delta, share: round(1000 * share), "psi": 0.01}
-    live["run"] = "quick run"
+    live |= {"largest_by_chance": lambda p: 0.125, "run": "quick run"}
     text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
     assert "recorded run resnet20-modern-epochs30-s0 (not the shipped network)" in text
     assert "| images | 10 | 40 |" in text and "| accuracy, % | 100.00 | 62.50 |" in text
@@ -505,7 +510,9 @@ def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
     # 20, 24, 28 and 25 of the 40 images are right, always the first ones.
     assert "resnet8_wide-cpu-s0 against resnet8_wide-cpu-s1 | +10.00 | 0 | 4 | 10.0 | 0.04 | 100 |" in text
     assert "resnet20-modern-epochs30-s0 against resnet8_wide-cpu-s0 | -12.50 | 5 | 0 | 12.5 | 0.5 |" in text
-    assert "| resnet8_wide-cpu-s0 | 0.1 | 2.00 | 0.2500 | 0.2500 |" in text  # label smoothing, T, ECE
+    assert (
+        "| resnet8_wide-cpu-s0 | 0.1 | 2.00 | 0.2500 | 0.2500 | 0.1250 |" in text
+    )  # label smoothing, T, ECE
 
 
 def test_chapter_6_without_records_names_the_commands(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
-from resnet_tutorial.comparison import by_network, compare
+from resnet_tutorial.comparison import MACHINE, by_network, by_seed, compare
 from resnet_tutorial.predictions import Predictions
 from resnet_tutorial.recipes import RECIPES, get_recipe
 from resnet_tutorial.runs import (
@@ -139,16 +139,41 @@ def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
         {"recipe": {"name": "paper"}},
         {"data": {"name": "sample", "train": None, "val": None}},
         {"data": {"name": "cifar10", "train": None, "val": {"images": 9}}},
-        {"setup": {"device": "CPU", "threads": 9}},
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
     ],
-    ids=lambda other: next(iter(other)),
+    ids=str,
 )
 def test_networks_are_compared_only_if_nothing_else_differs(tmp_path, other):
     """Minutes of another machine, or an accuracy on other validation images, in one figure."""
-    small = dataclasses.replace(record(tmp_path), data={"name": "cifar10", "train": None, "val": None})
+    data = {"name": "cifar10", "train": None, "val": None}
+    small = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
     large = dataclasses.replace(small, model=small.model | {"name": "resnet56"}, date="2000-01-01")
     assert by_network([small, large]) == [{"resnet20": small, "resnet56": large}]
     assert by_network([small, dataclasses.replace(large, **other)])[0] == {"resnet20": small}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recipe": {"name": "modern", "epochs": 3}},
+        {"model": {"name": "resnet56"}},
+        {"data": {"name": "sample", "train": {"images": 8}, "val": None}},
+        {"data": {"name": "cifar10", "train": {"images": 9}, "val": None}},
+        {"data": {"name": "cifar10", "train": {"images": 8}, "val": {"images": 1}}},
+        {"data": {"name": "cifar10", "train": {"images": 8}, "val": None, "test": {"images": 9}}},
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
+    ],
+    ids=str,
+)
+def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path, other):
+    """A mean of minutes with and without compiling, or of accuracies on other test images."""
+    data = {"name": "cifar10", "train": {"images": 8, "fingerprint": "a"}, "val": None}
+    first = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
+    second = dataclasses.replace(
+        first, seed=1, data=data | {"train": {"images": 8, "fingerprint": "b"}}, date="2000-01-01"
+    )
+    assert by_seed([first, second]) == [[first, second]]
+    assert by_seed([first, dataclasses.replace(second, **other)])[0] == [first]
 
 
 def test_a_table_needs_rows_of_one_length(tmp_path):
