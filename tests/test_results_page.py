@@ -479,6 +479,7 @@ def test_chapter_5_shows_the_records(tmp_path, monkeypatch, capsys):
     assert "| linear probe | 62.0 ± 1.0 |" in text and "| full | 72.7 ± 1.8 |" in text
     assert "**5 images a class**: best full, 72.7 %; then linear probe (+10.67 ± 0.58 points over 3" in text
     assert "3 seeds, settled)" in text
+    assert "The best row of each quality minus the start: JPEG 10 +20.0." in text
     assert "| nothing | 0 | 90.0 | 40.0 |" in text and "| JPEG 10 | 200 | 80.5 ± 0.7 | 60.0 ± 0.0 |" in text
 
 
