@@ -421,11 +421,9 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     (tmp_path / "results").mkdir()
     all_records(tmp_path / "results")
     text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert (
-        "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | a test CPU, threads: 3 |" in text
-    )
+    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 1.5 | 3 |" in text
     assert "| 20 | 269,722 | 8.75 | 8.27 | 7.40 | not yet recorded | 0 |" in text  # not with recipe `paper`
-    assert "recorded on: a test CPU" in text
+    assert "recorded on: a test CPU" in text and "device: a test CPU\n" in text
     assert "| 2.6 |" in text and "88.8" in text
     assert glued["04-processes-gap"] == "4.0 %"
     assert glued["04-bf16-record"].startswith("0.75 times the speed of fp32")
