@@ -22,12 +22,9 @@ from common import Finished, add_keep, load, options, parse, positive, report
 from torch import Tensor, nn
 
 from resnet_tutorial import models, runtime
-from resnet_tutorial.augment import Augment
-from resnet_tutorial.data import Split
-from resnet_tutorial.draws import draw_offsets
-from resnet_tutorial.evaluate import loss_and_accuracy
-from resnet_tutorial.recipes import RECIPES, Recipe
-from resnet_tutorial.train import DivergedError, fit
+from resnet_tutorial.data import Augment, Split, draw_offsets
+from resnet_tutorial.evaluation import loss_and_accuracy
+from resnet_tutorial.training import RECIPES, DivergedError, Recipe, fit
 
 MODERN, PAPER = RECIPES["modern"], RECIPES["paper"]
 Run = dict[str, Any]  # "test" and "train": accuracy in 0..1; "seconds"; "epochs": test accuracy after each

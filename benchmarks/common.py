@@ -18,7 +18,7 @@ import torch
 import resnet_tutorial
 from resnet_tutorial import data, models, runtime
 from resnet_tutorial.files import atomic
-from resnet_tutorial.runs import Measurement
+from resnet_tutorial.records import Measurement
 
 QUICK = "quick: for correctness only, not a measurement"
 

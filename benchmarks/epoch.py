@@ -28,8 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from resnet_tutorial.data import Split
-from resnet_tutorial.recipes import RECIPES, Recipe
-from resnet_tutorial.train import fit
+from resnet_tutorial.training import RECIPES, Recipe, fit
 
 RECIPE = RECIPES["paper"].but(epochs=1)
 PRECISION_NAMES = {"fp32": "fp32", "bf16": "mixed (bf16)", "fp16": "mixed (fp16)"}

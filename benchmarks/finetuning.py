@@ -25,12 +25,11 @@ from common import Finished, add_keep, options, parse, report
 from PIL import Image
 from torch import nn
 
-from resnet_tutorial import finetune, models
+from resnet_tutorial import models, training
 from resnet_tutorial.data import Split
-from resnet_tutorial.evaluate import predict
-from resnet_tutorial.recipes import Recipe
+from resnet_tutorial.evaluation import predict
 from resnet_tutorial.runtime import seed_everything
-from resnet_tutorial.train import fit
+from resnet_tutorial.training import Recipe, fit
 
 VEHICLES = ("airplane", "automobile", "ship", "truck")
 STEPS = {5: 60, 10: 80, 25: 120, 100: 300, 5000: 800}  # images a class: optimiser steps
@@ -56,12 +55,12 @@ def recipe(steps: int, lr: float) -> Recipe:
 
 def pretrained() -> nn.Module:
     """The network of the animals, with a new head."""
-    return finetune.replace_head(models.resnet20(weights="animals", num_classes=6), len(VEHICLES))
+    return training.replace_head(models.resnet20(weights="animals", num_classes=6), len(VEHICLES))
 
 
 def probe() -> nn.Module:
     """The same with everything frozen but the head, statistics of batch normalisation included."""
-    return finetune.freeze_batchnorm(finetune.freeze_backbone(pretrained()))
+    return training.freeze_batchnorm(training.freeze_backbone(pretrained()))
 
 
 def scratch(images: Split, steps: int, **how: object) -> nn.Module:
@@ -80,7 +79,7 @@ def linear_probe(images: Split, steps: int, **how: object) -> nn.Module:
 
 def batchnorm_only(images: Split, steps: int, **how: object) -> nn.Module:
     """The head, and scales and shifts of batch normalisation; its statistics follow the new images."""
-    model = finetune.freeze_backbone(pretrained())
+    model = training.freeze_backbone(pretrained())
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(True)
@@ -91,7 +90,7 @@ def batchnorm_only(images: Split, steps: int, **how: object) -> nn.Module:
 def full(images: Split, steps: int, **how: object) -> nn.Module:
     """All layers, earlier stages at half the rate of the next."""
     model = pretrained()
-    groups = finetune.parameter_groups(model, lr=0.05, decay=0.5, weight_decay=5e-4)
+    groups = training.parameter_groups(model, lr=0.05, decay=0.5, weight_decay=5e-4)
     fit(model, images, None, recipe(steps, 0.05), groups=groups, **how)
     return model
 
@@ -101,8 +100,8 @@ def gradual(images: Split, steps: int, **how: object) -> nn.Module:
     model = probe()
     fit(model, images, None, recipe(steps // 4, 0.1), **how)
     for stage in ("layer3", "layer2", "stem"):
-        finetune.unfreeze(model, stage)
-        groups = finetune.parameter_groups(model, lr=0.02, decay=1 / 2.6, weight_decay=5e-4)
+        training.unfreeze(model, stage)
+        groups = training.parameter_groups(model, lr=0.02, decay=1 / 2.6, weight_decay=5e-4)
         fit(model, images, None, recipe(steps // 4, 0.02), groups=groups, **how)
     return model
 

@@ -22,8 +22,8 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from resnet_tutorial import data
-from resnet_tutorial.augment import CIFAR10, Augment
-from resnet_tutorial.pipeline import Pipeline
+from resnet_tutorial.data import CIFAR10, Augment
+from resnet_tutorial.training import Pipeline
 
 BATCH_SIZE = 128
 WORKERS = (0, 1, 2, 4)

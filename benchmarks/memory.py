@@ -19,9 +19,8 @@ from statistics import median
 import torch
 from common import interleave, load, network, options, parse, positive, precisions, ratio, report
 
-from resnet_tutorial.evaluate import predict
-from resnet_tutorial.recipes import RECIPES
-from resnet_tutorial.train import fit
+from resnet_tutorial.evaluation import predict
+from resnet_tutorial.training import RECIPES, fit
 
 MIB = 1024**2
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tutorial import data, runtime
-from resnet_tutorial.augment import CIFAR10
-from resnet_tutorial.recipes import RECIPES
+from resnet_tutorial.data import CIFAR10
+from resnet_tutorial.training import RECIPES
 
 FORMATS = {"default": torch.contiguous_format, "channels-last": torch.channels_last}
 BATCH_SIZES = (32, 128, 512)

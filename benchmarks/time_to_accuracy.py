@@ -17,11 +17,9 @@ from common import fraction, options, parse, positive, report, synchronize
 
 from resnet_tutorial import models
 from resnet_tutorial.data import Split
-from resnet_tutorial.evaluate import predict
-from resnet_tutorial.history import Row
-from resnet_tutorial.recipes import RECIPES, Recipe
+from resnet_tutorial.evaluation import predict
 from resnet_tutorial.runtime import PRECISIONS, pick_precision, seed_everything
-from resnet_tutorial.train import fit
+from resnet_tutorial.training import RECIPES, Recipe, Row, fit
 
 HEADER = (
     "seed",

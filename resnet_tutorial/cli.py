@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import __version__, commands, distributed, runtime
+from . import __version__, commands, runtime
 from .commands import SHIPPED
-from .mirrors import DownloadError
-from .recipes import RECIPES
-from .train import DivergedError
+from .data import DownloadError
+from .training import RECIPES, DivergedError, distributed
+
+__all__ = ["main"]
 
 TRAIN_EXAMPLES = """examples:
   resnet-tutorial train                                      the sample, in about a minute

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import torch
 
-from . import answers, checkpoint, data, distributed, model_report, models, runs, runtime
-from . import evaluate as evaluation
-from . import finetune as tuning
-from .augment import CIFAR10, Normalize
+from . import data, evaluation, exercises, models, records, runtime, training
+from .data import CIFAR10, Normalize
 from .files import atomic
-from .history import History, Row
-from .monitor import Board
-from .recipes import Recipe, get_recipe
-from .train import fit
+from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
 
@@ -39,7 +34,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.record is not None:
         if arguments.data not in ("sample", "cifar10"):
             raise ValueError("--record needs test images: --data sample or cifar10")
-        runs.changed(recipe)
+        records.changed(recipe)
         test = _load(arguments, "test")
     if arguments.classes:
         pool = pool.with_classes(arguments.classes)
@@ -55,7 +50,7 @@ def _record(
     arguments: argparse.Namespace, model: models.ResNet, recipe: Recipe, history: History, splits: dict
 ) -> None:
     """Measures the last weights on the test images, in float32, and writes the record."""
-    changes = runs.changed(recipe)
+    changes = records.changed(recipe)
     words = [arguments.model, recipe.name, *(f"{key}{value}" for key, value in changes.items())]
     about = arguments.data
     if arguments.classes:
@@ -65,9 +60,9 @@ def _record(
         words.append(f"val{len(splits['val'])}")
     name = "-".join([*words, f"s{arguments.seed}"])
     single, flipped = (evaluation.predict(model, splits["test"], flip=flip) for flip in (False, True))
-    single, digest = runs.save_logits(arguments.record, name, single)
+    single, digest = records.save_logits(arguments.record, name, single)
     report = evaluation.report(single)
-    record = runs.Run(
+    record = records.Run(
         name=name,
         command=shlex.join(["resnet-tutorial", *arguments.argv]),
         setup=history.setup,
@@ -79,7 +74,7 @@ def _record(
         recipe=history.recipe,
         changes=changes,
         seed=arguments.seed,
-        data=runs.data_summary(about, **splits),
+        data=records.data_summary(about, **splits),
         history=history.rows,
         seconds=history.rows[-1]["seconds"],
         test={
@@ -102,11 +97,11 @@ def finetune(arguments: argparse.Namespace) -> None:
     pool = _load(arguments, "train")
     runtime.seed_everything(arguments.seed)
     model, metadata = _load_model(arguments.weights)
-    tuning.replace_head(model, len(pool.classes))
+    training.replace_head(model, len(pool.classes))
     if arguments.freeze == "backbone":
-        tuning.freeze_backbone(model)
-        tuning.freeze_batchnorm(model)
-    groups = tuning.parameter_groups(model, lr=recipe.lr, decay=0.5, weight_decay=recipe.weight_decay)
+        training.freeze_backbone(model)
+        training.freeze_batchnorm(model)
+    groups = training.parameter_groups(model, lr=recipe.lr, decay=0.5, weight_decay=recipe.weight_decay)
     _run(arguments, model, pool, recipe, name="finetuned", normalize=_normalize(metadata), groups=groups)
 
 
@@ -181,7 +176,7 @@ def _say(text: str) -> None:
 
 def _val_loss(path: Path) -> float:
     """The validation loss of a saved network, perhaps one of an earlier process of the same run."""
-    return checkpoint.load_weights(path)[1]["val_loss"]
+    return models.load_weights(path)[1]["val_loss"]
 
 
 def _print_row(row: Row) -> None:
@@ -217,7 +212,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "data": split.name,
             "view": "each image and its mirror image" if arguments.flip else "single",
         }
-        page = model_report.write(
+        page = evaluation.write_report(
             arguments.report, predictions, split, title=f"Model report: {arguments.weights}", about=about
         )
         print(f"saved {page}")
@@ -246,7 +241,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Judges a reader's answers to the exercises of a chapter."""
-    verdicts = answers.check(arguments.chapter, arguments.notebook)
+    verdicts = exercises.check(arguments.chapter, arguments.notebook)
     print(*verdicts, sep="\n")
     right = sum(verdict.state == "right" for verdict in verdicts)
     print(f"{right} of {len(verdicts)} right; the other exercises have no check: compare with the solutions")

@@ -12,6 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+__all__ = ["ASSETS", "atomic", "remove_stale", "workspace"]
+
+ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
 WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: nobody else's do
 

@@ -13,6 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+__all__ = [
+    "PRECISIONS",
+    "autocast",
+    "compiled",
+    "describe",
+    "has_native_bf16",
+    "pick_device",
+    "pick_precision",
+    "precision_name",
+    "seed_everything",
+]
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 

@@ -14,10 +14,9 @@ from PIL import Image
 from torchvision import datasets
 
 from resnet_tutorial import data, models
-from resnet_tutorial.augment import CIFAR10, Augment
-from resnet_tutorial.pipeline import Pipeline
-from resnet_tutorial.recipes import RECIPES, Recipe
-from resnet_tutorial.runs import Measurement, load_all
+from resnet_tutorial.data import CIFAR10, Augment
+from resnet_tutorial.records import Measurement, load_all
+from resnet_tutorial.training import RECIPES, Pipeline, Recipe
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from resnet_tutorial import cli, data, models
-from resnet_tutorial.augment import CIFAR10
+from resnet_tutorial.data import CIFAR10
 
 COMMANDS = ("download", "train", "evaluate", "predict", "finetune", "check")
 CLASSES = ("cold", "warm")

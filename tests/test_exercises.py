@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tutorial import answers
+from resnet_tutorial import exercises
 from resnet_tutorial.exercises import EXERCISES
 
 BOOK = Path(__file__).parent.parent / "book"
@@ -94,9 +94,9 @@ def answer(number: str, source: str) -> str:
     return f"# Your answer to Exercise {number}\n{source}"
 
 
-def judge(folder: Path, number: str, source: str) -> answers.Verdict:
+def judge(folder: Path, number: str, source: str) -> exercises.Verdict:
     chapter = int(number.split(".")[0])
-    verdicts = answers.check(chapter, notebook(folder, chapter, answer(number, source)))
+    verdicts = exercises.check(chapter, notebook(folder, chapter, answer(number, source)))
     (verdict,) = [verdict for verdict in verdicts if verdict.exercise.number == number]
     return verdict
 
@@ -120,7 +120,7 @@ def test_the_book_has_the_exercise(chapter, number):
 def test_an_unanswered_chapter_is_all_missing(tmp_path):
     """The first thing that a reader sees must say how to go on; the folded solutions are no answers."""
     for chapter in EXERCISES:
-        verdicts = answers.check(chapter, notebook(tmp_path, chapter))
+        verdicts = exercises.check(chapter, notebook(tmp_path, chapter))
         assert {verdict.state for verdict in verdicts} == {"missing"}
         assert all(f"# Your answer to Exercise {v.exercise.number}" in str(v) for v in verdicts)
 
@@ -146,14 +146,14 @@ def test_a_cell_that_fails_is_told_apart_from_a_wrong_answer(source, told, tmp_p
 @pytest.mark.parametrize("mark", ["# your answer to exercise 3.2", "#Your answer to Exercise 03.2: depths"])
 def test_small_differences_in_the_mark_do_no_harm(mark, tmp_path):
     """Chapters write 3.2 or 03.2, and readers write as they like."""
-    verdicts = answers.check(3, notebook(tmp_path, 3, f"{mark}\n{RIGHT['3.2']}"))
+    verdicts = exercises.check(3, notebook(tmp_path, 3, f"{mark}\n{RIGHT['3.2']}"))
     assert [v.exercise.number for v in verdicts if v.state == "right"] == ["3.2"]
 
 
 def test_the_last_of_two_answers_counts(tmp_path):
     """Readers try again below."""
     path = notebook(tmp_path, 3, answer("3.2", WRONG["3.2"]), answer("3.2", RIGHT["3.2"]))
-    assert [v.state for v in answers.check(3, path)][1] == "right"
+    assert [v.state for v in exercises.check(3, path)][1] == "right"
 
 
 def test_answers_use_what_the_chapter_defines_and_print_nothing(tmp_path, capsys):
@@ -166,28 +166,28 @@ def test_answers_use_what_the_chapter_defines_and_print_nothing(tmp_path, capsys
 def test_one_answer_does_not_leak_into_the_next(tmp_path):
     """An answer that works only after another one would fail in a restarted notebook."""
     path = notebook(tmp_path, 3, answer("3.1", "mine = 7\nmine"), answer("3.2", "mine"))
-    assert [v.state for v in answers.check(3, path)][:2] == ["not right", "failed"]
+    assert [v.state for v in exercises.check(3, path)][:2] == ["not right", "failed"]
 
 
 def test_the_notebook_is_found_in_this_folder_or_the_next(tmp_path, monkeypatch):
     """`resnet-tutorial check 03` is typed in the clone or in the folder of the chapters."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="03_"):
-        answers.check(3)
+        exercises.check(3)
     (tmp_path / "book").mkdir()
     shutil.copy(chapter_file(3), tmp_path / "book")
-    assert answers.check(3)
+    assert exercises.check(3)
     monkeypatch.chdir(tmp_path / "book")
-    assert answers.check(3)
+    assert exercises.check(3)
 
 
 def test_bad_input_is_one_line(tmp_path):
     """A traceback tells a reader nothing."""
     with pytest.raises(ValueError, match="choose one of 1, 2, 3"):
-        answers.check(99)
+        exercises.check(99)
     for text in ("not JSON", "{}", "[]"):
         (tmp_path / "a.ipynb").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match="is not a notebook"):
-            answers.check(3, tmp_path / "a.ipynb")
+            exercises.check(3, tmp_path / "a.ipynb")
     with pytest.raises(FileNotFoundError):
-        answers.check(3, tmp_path / "absent.ipynb")
+        exercises.check(3, tmp_path / "absent.ipynb")

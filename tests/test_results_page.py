@@ -14,13 +14,10 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
-from resnet_tutorial.comparison import compare
-from resnet_tutorial.evaluate import report
-from resnet_tutorial.history import Row
+from resnet_tutorial.evaluation import Predictions, report
 from resnet_tutorial.models import create
-from resnet_tutorial.predictions import Predictions
-from resnet_tutorial.recipes import get_recipe
-from resnet_tutorial.runs import Measurement, Run, changed, load_all, save_logits
+from resnet_tutorial.records import Measurement, Run, changed, compare, load_all, save_logits
+from resnet_tutorial.training import Row, get_recipe
 
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"

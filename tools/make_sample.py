@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_tutorial.cifar_files import content_sha256
-from resnet_tutorial.data import CIFAR10_CLASSES, load_cifar10
+from resnet_tutorial.data import CIFAR10_CLASSES, load_cifar10, sources
 
 ASSETS = Path(__file__).resolve().parents[1] / "resnet_tutorial" / "assets"
 PER_CLASS = {"train": 200, "test": 100}
@@ -44,8 +43,8 @@ def main() -> None:
         )
         parts[part] = {
             "file": file.name,
-            "images_sha256": content_sha256(images),
-            "labels_sha256": content_sha256(labels[chosen]),
+            "images_sha256": sources.content_sha256(images),
+            "labels_sha256": sources.content_sha256(labels[chosen]),
             "labels": labels[chosen].tolist(),
             "indices": chosen.tolist(),
         }

@@ -1,0 +1,20 @@
+"""Evaluation: from a network to its logits, from logits to every metric, from metrics to a page."""
+
+from __future__ import annotations
+
+from .inference import loss_and_accuracy, predict
+from .metrics import Averages, Report, reliability_bins, report, wilson_interval
+from .model_report import write_report
+from .predictions import Predictions
+
+__all__ = [
+    "Averages",
+    "Predictions",
+    "Report",
+    "loss_and_accuracy",
+    "predict",
+    "reliability_bins",
+    "report",
+    "wilson_interval",
+    "write_report",
+]

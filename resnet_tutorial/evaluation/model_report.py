@@ -1,0 +1,163 @@
+"""A model report: one page of HTML with figures, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..data import Split
+from ..files import atomic
+from ..plotting import confusion_matrix, pr_curves, prediction_panel, reliability, roc_curves
+from .metrics import Report, reliability_bins, report
+from .predictions import Predictions
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 56rem;
+  margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; text-align: right }
+td:first-child, th:first-child { text-align: left } thead { border-bottom: 2px solid #222 }
+img { max-width: 100%; height: auto } .scroll { overflow-x: auto }
+"""
+
+
+def write_report(
+    folder: str | Path,
+    predictions: Predictions,
+    split: Split,
+    *,
+    title: str,
+    about: Mapping[str, Any],
+    mistakes: int = 8,
+) -> Path:
+    """Writes ``index.html``, ``report.json`` and the figures into a folder.
+
+    Args:
+        folder: Made if missing; files of the same names are replaced.
+        predictions: Of the split's N images, in its order.
+        split: The images, for the page of mistakes.
+        title: Heading of the page.
+        about: What else to say of network and data, name and value.
+        mistakes: How many of the most confident wrong predictions to show.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: If predictions and split are of different images, or a file cannot be written.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+        >>> pets = Split(images, labels, ("cat", "dog"), "pets")
+        >>> predictions = Predictions([[2, 0], [0, 1], [0, 3], [0, 1]], [0, 1, 0, 1], pets.classes)
+        >>> page = write_report("report", predictions, pets, title="Pets", about={"network": "a guess"})
+        >>> sorted(path.name for path in page.parent.iterdir())
+        ['calibration.png', 'confusion.png', 'index.html', 'mistakes.png', 'precision-recall.png',
+        'report.json', 'roc.png']
+    """
+    if not np.array_equal(predictions.labels, split.labels.cpu().numpy()):
+        raise ValueError(f"the predictions are not of {split.name!r}: their labels differ")
+    folder = Path(folder)
+    result = report(predictions)
+    sections = [_summary(result, about), _per_class(result)]
+    for name, heading, alt, figure in _figures(result, predictions, split, mistakes):
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=150)
+        plt.close(figure)
+        with atomic(folder / f"{name}.png", parents=True) as file:
+            file.write(picture.getvalue())
+        sections.append(f'<h2>{heading}</h2>\n<img src="{name}.png" alt="{html.escape(alt)}">')
+    page = (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
+    )
+    content = {"title": title, "about": dict(about), "metrics": result.to_dict()}
+    for name, text in (("report.json", json.dumps(content, indent=1) + "\n"), ("index.html", page)):
+        with atomic(folder / name, parents=True) as file:
+            file.write(text.encode())
+    return folder / "index.html"
+
+
+def _summary(result: Report, about: Mapping[str, Any]) -> str:
+    low, high = result.interval
+    rows = [
+        *about.items(),
+        ("images", f"{result.n:,}"),
+        ("accuracy", f"{result.accuracy:.2%} (95 % Wilson score interval {low:.2%} to {high:.2%})"),
+        *((f"top-{k}", f"{share:.2%}") for k, share in result.topk.items() if k > 1),
+        ("cross-entropy", f"{result.loss:.4f} nats"),
+        ("expected calibration error", f"{result.ece:.4f}"),
+        ("macro F1", f"{result.macro.f1:.4f}"),
+        ("macro AUC, one class against the rest", _number(result.auc_macro)),
+    ]
+    return _table(("", ""), rows)
+
+
+def _per_class(result: Report) -> str:
+    columns = ("precision", "recall", "f1", "auc", "average_precision")
+    rows = [
+        (name, *(_number(getattr(result, column)[k]) for column in columns), f"{result.support[k]:,}")
+        for k, name in enumerate(result.classes)
+    ]
+    header = ("class", *(column.replace("_", " ") for column in columns), "images")
+    return f"<h2>Classes</h2>\n{_table(header, rows)}"
+
+
+def _figures(
+    result: Report, predictions: Predictions, split: Split, mistakes: int
+) -> list[tuple[str, str, str, Figure]]:
+    """(file name, heading, text for who cannot see it, figure)."""
+    classes = result.classes
+    figures = [
+        (
+            "confusion",
+            "Confusion matrix",
+            "Rows are true classes, columns predicted ones; the numbers are in report.json.",
+            confusion_matrix(result.confusion, classes, normalize=result.n > 200),
+        ),
+        (
+            "calibration",
+            "Calibration",
+            f"Accuracy against confidence; the expected calibration error is {result.ece:.4f}.",
+            reliability(*reliability_bins(predictions)),
+        ),
+    ]
+    if any(len(curve[0]) for curve in result.roc):
+        curves = {"micro": result.roc_micro, "macro": result.roc_macro}
+        alt = "True against false positive rate of every class; the areas are in the table above."
+        figures.insert(1, ("roc", "ROC curves", alt, roc_curves(result.roc, classes, **curves)))
+        alt = "Precision against recall of every class; the average precisions are in the table above."
+        figures.insert(2, ("precision-recall", "Precision and recall", alt, pr_curves(result.pr, classes)))
+    wrong = np.flatnonzero(~predictions.correct)
+    if len(wrong):
+        sure = predictions.probabilities.max(axis=1)
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:mistakes]
+        images, labels = split.images[worst].cpu().numpy(), predictions.labels[worst]
+        panel = prediction_panel(images, predictions.probabilities[worst], labels, classes)
+        heading = "Most confident mistakes"
+        alt = "Wrongly classified images, each with the probabilities of its likeliest classes."
+        figures.append(("mistakes", heading, alt, panel))
+    return figures
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    def line(cells: tuple[Any, ...], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    head = f"<thead>{line(header, 'th')}</thead>\n" if any(header) else ""
+    body = "\n".join(line(row, "td") for row in rows)
+    return f'<div class="scroll"><table>\n{head}<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _number(value: float) -> str:
+    return "undefined" if np.isnan(value) else f"{value:.4f}"

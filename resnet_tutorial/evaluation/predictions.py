@@ -1,0 +1,133 @@
+"""What a network said about a set of images, in memory and on disk."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import atomic
+
+
+def frozen(values: Any, dtype: Any = None) -> NDArray[Any]:
+    """Copy into a read-only array."""
+    array = np.array(values, dtype=dtype)
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network said about N images, beside what is true. Immutable; its arrays are read-only copies.
+
+    Attributes:
+        logits: float32 ``(N, K)``.
+        labels: int64 ``(N,)``, in 0..K-1.
+        classes: the K class names.
+
+    Raises:
+        ValueError: the parts do not fit together, or a logit is not finite.
+
+    Example:
+        >>> predictions = Predictions(np.array([[2, 0], [0, 1]]), np.array([0, 0]), ("cat", "dog"))
+        >>> predictions.predicted.tolist(), predictions.correct.tolist()
+        ([0, 1], [True, False])
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check shapes and values once, so that the metrics need not."""
+        logits, labels = frozen(self.logits, np.float32), frozen(self.labels)
+        classes = tuple(str(name) for name in self.classes)
+        if logits.ndim != 2 or not len(logits) or logits.shape[1] != len(classes):
+            raise ValueError(
+                f"logits have shape {logits.shape}; {len(classes)} classes need (N, {len(classes)}), N > 0"
+            )
+        if labels.shape != (len(logits),) or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {labels.shape}; give ({len(logits)},) integers"
+            )
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise ValueError(f"labels run from {labels.min()} to {labels.max()}; give 0..{len(classes) - 1}")
+        bad = int((~np.isfinite(logits)).any(axis=1).sum())
+        if bad:
+            raise ValueError(
+                f"logits of {bad} of {len(logits)} images are not finite: training diverged, lower its rate"
+            )
+        object.__setattr__(self, "logits", logits)
+        object.__setattr__(self, "labels", frozen(labels, np.int64))
+        object.__setattr__(self, "classes", classes)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.labels)
+
+    @cached_property
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """Logarithm of the softmax, float64 ``(N, K)``; no logit is too large for it."""
+        shifted = self.logits.astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        return frozen(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of the logits, float64 ``(N, K)``."""
+        return frozen(np.exp(self.log_probabilities))
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """Class with the largest logit, int64 ``(N,)``; the first one of equals."""
+        return frozen(self.logits.argmax(axis=1), np.int64)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Where the predicted class is the true one, bool ``(N,)``."""
+        return frozen(self.predicted == self.labels)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a compressed ``.npz`` in one step: the file is complete or not there. Returns the path.
+
+        Raises:
+            ValueError: it cannot be written there.
+        """
+        with atomic(path, parents=True) as file:
+            np.savez_compressed(file, logits=self.logits, labels=self.labels, classes=np.array(self.classes))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a .npz file written by Predictions.save")
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                return cls(content["logits"], content["labels"], tuple(content["classes"].tolist()))
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"{path} is damaged or not a file of Predictions.save ({reason}); write it again"
+            ) from None

@@ -1,0 +1,76 @@
+"""What all figures share: palette, line styles, the style sheet, and the checks of what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from ..files import ASSETS
+
+# Okabe and Ito, "Color Universal Design" (2008).
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINE_STYLES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#666666"
+WIDTH = 7.0  # inches; 700 pixels of the page
+Curve = tuple[ArrayLike, ArrayLike]
+
+
+def use_book_style() -> None:
+    """Apply the book's Matplotlib style to all figures made from now on.
+
+    Example:
+        >>> with plt.rc_context():  # the settings end with the block
+        ...     use_book_style()
+        ...     plt.rcParams["figure.dpi"]
+        144.0
+    """
+    plt.style.use(ASSETS / "book.mplstyle")
+
+
+def series_style(i: int) -> dict[str, Any]:
+    """Colour and line style of series ``i``; 28 different ones, neighbours differing in both."""
+    return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
+
+
+def pixels(images: ArrayLike) -> NDArray[Any]:
+    """Return images as ``(N, H, W, 3)`` or, if grey, ``(N, H, W)``."""
+    array = np.asarray(images)
+    if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
+        raise ValueError(
+            f"images have shape {np.shape(images)}; give (N, H, W, 3) or (N, 3, H, W), N above 0"
+        )
+    if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"images run from {array.min():g} to {array.max():g}; give uint8, or floats in 0..1"
+            " (undo the normalisation)"
+        )
+    return array[..., 0] if array.shape[3] == 1 else array
+
+
+def show(axes: Axes, image: NDArray[Any]) -> None:
+    axes.imshow(
+        image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="nearest"
+    )
+    axes.set_axis_off()
+
+
+def same_length(what: str, values: Sequence[Any], n: int) -> None:
+    if len(values) != n:
+        raise ValueError(f"there are {len(values)} {what} for {n}; give one for each")
+
+
+def pair(name: str, curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, y = (np.asarray(values, dtype=float) for values in curve)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; give two equally long arrays")
+    return x, y

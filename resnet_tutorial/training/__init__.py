@@ -1,0 +1,46 @@
+"""Training: recipes, the loop and what surrounds it, fine-tuning, several processes."""
+
+from __future__ import annotations
+
+from . import distributed
+from .finetune import (
+    FrozenBatchNorm2d,
+    freeze_backbone,
+    freeze_batchnorm,
+    parameter_groups,
+    replace_head,
+    stages,
+    trainable,
+    unfreeze,
+)
+from .loop import DivergedError, fit
+from .monitor import Board
+from .optimizers import Muon
+from .pipeline import Pipeline
+from .progress import History, Progress, Row
+from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe
+
+__all__ = [
+    "OPTIMIZERS",
+    "RECIPES",
+    "SCHEDULES",
+    "Board",
+    "DivergedError",
+    "FrozenBatchNorm2d",
+    "History",
+    "Muon",
+    "Pipeline",
+    "Progress",
+    "Recipe",
+    "Row",
+    "distributed",
+    "fit",
+    "freeze_backbone",
+    "freeze_batchnorm",
+    "get_recipe",
+    "parameter_groups",
+    "replace_head",
+    "stages",
+    "trainable",
+    "unfreeze",
+]

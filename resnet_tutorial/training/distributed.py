@@ -1,0 +1,141 @@
+"""Training with several processes, on one machine or on many, started by ``torchrun``.
+
+Every process holds all data and draws the same random numbers; of each batch it computes its own share. The
+gradients are averaged (``DistributedDataParallel``), so that all processes take the same step. In a single
+process everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["WorkerLostError", "joined", "local_device", "parallel", "rank", "share", "size", "total"]
+
+TIMEOUT = datetime.timedelta(minutes=5)  # a process that is silent for so long counts as lost
+
+
+class WorkerLostError(RuntimeError):
+    """Another process of the job is gone."""
+
+
+def rank() -> int:
+    """The number of this process, from 0; process 0 writes files and prints.
+
+    Example:
+        >>> if rank() == 0:  # once, not in every process
+        ...     print("finished")
+        finished
+    """
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes train together.
+
+    Example:
+        >>> 128 // size()  # of a batch, images for each process: all, in a single one
+        128
+    """
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_device() -> str | None:
+    """The GPU of this process among those of its machine; ``None`` in a single process or without GPUs.
+
+    Example:
+        >>> print(local_device())  # in a single process
+        None
+    """
+    if size() == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Inside, this process works together with the others that ``torchrun`` started.
+
+    GPUs talk through NCCL, CPUs through Gloo.
+
+    Raises:
+        WorkerLostError: If another process died; ``torchrun`` then ends the job.
+
+    Example:
+        >>> with joined():
+        ...     print(f"process {rank()} of {size()}")
+        process 0 of 1
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield
+        return
+    gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("Connection", "closed", "Timed out", "NCCL", "peer")):
+            raise
+        raise WorkerLostError(
+            f"process {rank()} lost contact with another process of this job, which probably died: "
+            "start the same command again with --resume"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model, with gradients averaged over the processes.
+
+    The weights of process 0 are given to all. Batch normalisation uses the statistics of each process's own
+    share of the batch, and the running statistics of process 0.
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> parallel(model) is model  # in a single process
+        True
+    """
+    return model if size() == 1 else nn.parallel.DistributedDataParallel(model)
+
+
+def align_buffers(model: nn.Module) -> None:
+    """Gives the running statistics of process 0 to all, so that all measure the network that is saved."""
+    if size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def share(n: int) -> slice:
+    """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal.
+
+    Example:
+        >>> list(range(10))[share(10)]  # in the second of four processes: [1, 5, 9]
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    return slice(rank(), n, size())
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, in place.
+
+    Example:
+        >>> correct, images = total(torch.tensor([45, 50]))
+        >>> f"{correct / images:.0%}"
+        '90%'
+    """
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is set in any process; all must ask at the same step."""
+    if size() == 1:
+        return flag
+    return bool(total(torch.tensor(int(flag))))

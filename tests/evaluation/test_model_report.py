@@ -1,0 +1,74 @@
+"""The model report: a page that is complete, says what the metrics say, and loads nothing from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from resnet_tutorial import cli
+from resnet_tutorial.data import load_sample
+from resnet_tutorial.evaluation import Predictions, report, write_report
+
+
+@pytest.fixture
+def split():
+    return load_sample()[1].per_class(3)
+
+
+def predictions(split, *, scale: float = 1.0) -> Predictions:
+    logits = np.random.default_rng(0).normal(size=(len(split), 10)) * scale
+    logits[np.arange(len(split)), split.labels.numpy()] += 1.5
+    return Predictions(logits, split.labels.numpy(), split.classes)
+
+
+def test_the_page_has_the_numbers_and_every_picture_it_names(split, tmp_path):
+    made = predictions(split)
+    page = write_report(tmp_path / "out", made, split, title="A <model>", about={"weights": "a & b"})
+    text = page.read_text(encoding="utf-8")
+    result = report(made)
+    assert "A &lt;model&gt;" in text and "a &amp; b" in text
+    assert f"{result.accuracy:.2%}" in text
+    for name, value in zip(split.classes, result.f1, strict=True):
+        assert re.search(rf"<td>{name}</td>.*<td>{value:.4f}</td>", text)
+    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]{20,}">', text)
+    assert pictures == [
+        f"{name}.png" for name in ("confusion", "roc", "precision-recall", "calibration", "mistakes")
+    ]
+    for name in pictures:
+        assert (page.parent / name).read_bytes().startswith(b"\x89PNG")
+    assert not re.search(r"https?://|<script|@import", text)
+    content = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+    assert content["metrics"] == result.to_dict()
+    assert content["about"] == {"weights": "a & b"}
+
+
+def test_without_mistakes_there_is_no_page_of_them(split, tmp_path):
+    page = write_report(tmp_path, predictions(split, scale=0.0), split, title="t", about={})
+    assert "mistakes" not in page.read_text()
+    assert not (tmp_path / "mistakes.png").exists()
+
+
+def test_one_class_alone_has_no_curves(split, tmp_path):
+    """ROC needs both kinds of image; a folder of one class must still give a report."""
+    cats = split.with_classes(["cat"])
+    made = Predictions(np.zeros((len(cats), 1)), cats.labels.numpy(), cats.classes)
+    text = write_report(tmp_path, made, cats, title="t", about={}).read_text()
+    assert "undefined" in text and "roc.png" not in text
+
+
+def test_predictions_of_other_images_are_refused(split, tmp_path):
+    other = split.subset(range(len(split) - 1, -1, -1))
+    with pytest.raises(ValueError, match="their labels differ"):
+        write_report(tmp_path, predictions(split), other, title="t", about={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_writes_it(tmp_path, monkeypatch, capsys):
+    test = load_sample()[1].per_class(2)
+    monkeypatch.setattr(cli.commands.data, "load_sample", lambda: (None, test))
+    assert cli.main(["evaluate", "cifar10", "--report", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "index.html" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.json").exists()

@@ -1,0 +1,257 @@
+"""Records: what is written is read back, every disagreement is found, and the book's own records hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tutorial import cli
+from resnet_tutorial.evaluation import Predictions
+from resnet_tutorial.records import (
+    MACHINE,
+    Measurement,
+    Run,
+    by_network,
+    by_seed,
+    changed,
+    compare,
+    data_summary,
+    load_all,
+    save_logits,
+    source_version,
+)
+from resnet_tutorial.training import RECIPES, get_recipe
+
+RESULTS = Path(__file__).parent.parent / "book" / "results"
+
+
+def predictions(n: int = 40) -> Predictions:
+    rng = np.random.default_rng(0)
+    return Predictions(rng.normal(size=(n, 3)), rng.integers(0, 3, n), ("a", "b", "c"))
+
+
+def record(folder: Path, *, seed: int = 0, accuracy: float | None = None) -> Run:
+    recipe = get_recipe("modern").but(epochs=2)
+    name = f"resnet20-modern-epochs2-s{seed}"
+    kept, digest = save_logits(folder, name, predictions())
+    right = float(kept.correct.mean())
+    return Run(
+        name=name,
+        command="resnet-tutorial train",
+        setup={"device": "a CPU", "torch": "2"},
+        model={"name": "resnet20", "config": {}, "parameters": 269_722},
+        recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
+        changes=changed(recipe),
+        seed=seed,
+        data={
+            "name": "cifar10",
+            "train": {"images": 50_000, "fingerprint": "x"},
+            "val": None,
+            "test": {"images": 40, "fingerprint": "y"},
+        },
+        history=[{"epoch": 1}, {"epoch": 2}],
+        seconds=10.0 + seed,
+        test={
+            "accuracy": right if accuracy is None else accuracy,
+            "accuracy_flip": right,
+            "loss": 1.0,
+            "logits_sha256": digest,
+        },
+    )
+
+
+def test_a_record_survives_the_disk_and_agrees_with_itself(tmp_path):
+    made = record(tmp_path)
+    assert Run.load(made.save(tmp_path)) == made
+    made.check(tmp_path)
+    again = made.predictions(tmp_path)
+    np.testing.assert_allclose(again.logits, predictions().logits, atol=2e-3)  # float16
+    assert (again.labels == predictions().labels).all()
+    assert again.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": {"name": "gone"}}, "no recipe 'gone' any more"),
+        ({"changes": {}}, "has changed since in epochs"),
+        ({"history": [{"epoch": 1}]}, "1 of 2 epochs"),
+        ({"history": [{"epoch": 2}, {"epoch": 1}]}, "epochs are not 1, 2"),
+        ({"data": {"test": {"images": 41}}}, "logits of 40 images"),
+        ({"test": {"accuracy": 0.99, "logits_sha256": None}}, "not the file that was recorded"),
+    ],
+)
+def test_every_disagreement_is_found(tmp_path, change, message):
+    """A record that no longer describes its run must not be shown."""
+    wrong = dataclasses.replace(record(tmp_path), **change)
+    with pytest.raises(ValueError, match=message) as error:
+        wrong.check(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_an_accuracy_that_the_logits_do_not_give_is_found(tmp_path):
+    with pytest.raises(ValueError, match=r"accuracy 0\.99, from the logits"):
+        record(tmp_path, accuracy=0.99).check(tmp_path)
+
+
+def test_a_changed_recipe_is_found(tmp_path, monkeypatch):
+    """Whoever edits a recipe must notice which results it made."""
+    made = record(tmp_path)
+    monkeypatch.setitem(RECIPES, "modern", RECIPES["modern"].but(lr=0.123))
+    with pytest.raises(ValueError, match="recipe 'modern' has changed since in lr"):
+        made.check(tmp_path)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    made = record(tmp_path)
+    path = made.save(tmp_path)
+    (tmp_path / f"{made.name}.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="holds the logits"):
+        made.check(tmp_path)
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match="is not a Run"):
+        Run.load(path)
+    with pytest.raises(FileNotFoundError):
+        Run.load(tmp_path / "absent.json")
+    made.save(tmp_path).rename(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="has format 1 and name"):
+        Run.load(tmp_path / "other.json")
+
+
+def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
+    first, second = record(tmp_path, seed=0), record(tmp_path, seed=1)
+    second.test["accuracy"] += 0.1
+    other = dataclasses.replace(first, recipe=first.recipe | {"name": "paper"})
+    other.test["accuracy"] = first.test["accuracy"]
+    rows = compare([first, other, second])
+    assert [(row["recipe"], row["n"]) for row in rows] == [("modern, epochs 2", 2), ("paper, epochs 2", 1)]
+    assert rows[0]["accuracy"] == pytest.approx(first.test["accuracy"] + 0.05)
+    assert rows[0]["accuracy_sd"] == pytest.approx(0.1 / 2**0.5)
+    assert rows[0]["seconds"] == 10.5
+    assert rows[1]["accuracy_sd"] is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"recipe": {"name": "paper"}},
+        {"data": {"name": "sample", "train": None, "val": None}},
+        {"data": {"name": "cifar10", "train": None, "val": {"images": 9}}},
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
+    ],
+    ids=str,
+)
+def test_networks_are_compared_only_if_nothing_else_differs(tmp_path, other):
+    """Minutes of another machine, or an accuracy on other validation images, in one figure."""
+    data = {"name": "cifar10", "train": None, "val": None}
+    small = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
+    large = dataclasses.replace(small, model=small.model | {"name": "resnet56"}, date="2000-01-01")
+    assert by_network([small, large]) == [{"resnet20": small, "resnet56": large}]
+    assert by_network([small, dataclasses.replace(large, **other)])[0] == {"resnet20": small}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"recipe": {"name": "modern", "epochs": 3}},
+        {"model": {"name": "resnet56"}},
+        {"data": {"name": "sample", "train": {"images": 8}, "val": None}},
+        {"data": {"name": "cifar10", "train": {"images": 9}, "val": None}},
+        {"data": {"name": "cifar10", "train": {"images": 8}, "val": {"images": 1}}},
+        {"data": {"name": "cifar10", "train": {"images": 8}, "val": None, "test": {"images": 9}}},
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
+    ],
+    ids=str,
+)
+def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path, other):
+    """A mean of minutes with and without compiling, or of accuracies on other test images."""
+    data = {"name": "cifar10", "train": {"images": 8, "fingerprint": "a"}, "val": None}
+    first = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
+    second = dataclasses.replace(
+        first, seed=1, data=data | {"train": {"images": 8, "fingerprint": "b"}}, date="2000-01-01"
+    )
+    assert by_seed([first, second]) == [[first, second]]
+    assert by_seed([first, dataclasses.replace(second, **other)])[0] == [first]
+
+
+def test_a_table_needs_rows_of_one_length(tmp_path):
+    table = Measurement(
+        name="speed", command="x", setup={}, title="t", columns=["a", "b"], rows=[[1, 2]], notes=[]
+    )
+    table.check()
+    assert Measurement.load(table.save(tmp_path)) == table
+    assert table.column("b") == [2]
+    with pytest.raises(ValueError, match="every row needs 2 cells"):
+        dataclasses.replace(table, rows=[[1]]).check()
+    with pytest.raises(ValueError, match="is not a Run"):
+        Run.load(tmp_path / "speed.json")
+    made = record(tmp_path)
+    made.save(tmp_path)
+    assert load_all(tmp_path) == ([made], [table])
+    assert load_all(tmp_path / "absent") == ([], [])
+
+
+def test_a_recipe_without_a_name_of_ours_cannot_be_recorded():
+    with pytest.raises(ValueError, match="not in RECIPES"):
+        changed(dataclasses.replace(get_recipe("quick"), name="mine"))
+    assert changed(get_recipe("quick").but(epochs=3, lr=0.2)) == {"epochs": 3, "lr": 0.2}
+
+
+@pytest.mark.parametrize("name, changes", [("paper", {"epochs": 3}), ("modern", {"steps": 9})])
+def test_the_number_of_epochs_and_that_of_steps_are_one_change(name, changes):
+    assert changed(get_recipe(name).but(**changes)) == changes
+
+
+def test_the_source_has_a_version():
+    version = source_version()
+    assert version is None or len(version.rstrip("+")) == 40
+
+
+def test_the_data_are_named_by_what_they_hold():
+    class Fake:
+        fingerprint = "f"
+
+        def __len__(self):
+            return 3
+
+    assert data_summary("cifar10", train=Fake(), val=None) == {
+        "name": "cifar10",
+        "train": {"images": 3, "fingerprint": "f"},
+        "val": None,
+    }
+
+
+@pytest.mark.slow
+def test_the_command_line_records_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        *("train", "--model", "resnet8", "--epochs", "1", "--batch-size", "200"),
+        *("--val-fraction", "0", "--record", "results"),
+    ]
+    assert cli.main(words) == 0
+    assert "recorded in" in capsys.readouterr().out
+    (path,) = (tmp_path / "results").glob("*.json")
+    made = Run.load(path)
+    made.check(tmp_path / "results")
+    assert path.stem == "resnet8-quick-epochs1-batch_size200-s0"
+    assert made.changes == {"epochs": 1, "batch_size": 200}
+    assert made.command == "resnet-tutorial " + " ".join(words)
+    assert cli.main(["train", "--data", str(tmp_path), "--record", "results"]) == 2
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_books_records_hold(path):
+    """A result whose recipe or logits have changed is no longer a result."""
+    if "recipe" in json.loads(path.read_text()):
+        Run.load(path).check(RESULTS)
+    else:
+        Measurement.load(path).check()
+
+
+def test_every_file_of_logits_belongs_to_a_record():
+    assert {path.stem for path in RESULTS.glob("*.npz")} <= {path.stem for path in RESULTS.glob("*.json")}

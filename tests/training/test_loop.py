@@ -1,0 +1,296 @@
+"""The training loop: that it learns, repeats, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_tutorial.data import CIFAR10, Split
+from resnet_tutorial.evaluation import loss_and_accuracy
+from resnet_tutorial.models import cifar_resnet
+from resnet_tutorial.training import DivergedError, History, Recipe, fit
+
+CLASSES = ("dark", "light", "red")
+
+
+def coloured(n: int = 96) -> Split:
+    """Three classes that differ in colour only, so that a small network can tell them apart."""
+    labels = torch.arange(n) % 3
+    images = torch.randint(0, 60, (n, 3, 32, 32), dtype=torch.uint8)
+    images[labels == 1] += 180
+    images[labels == 2, 0] += 180
+    return Split(images, labels, CLASSES, "coloured")
+
+
+def recipe(**changes) -> Recipe:
+    return Recipe(**({"name": "test", "epochs": 6, "batch_size": 16, "lr": 0.05} | changes))
+
+
+def small() -> nn.Module:
+    return cifar_resnet(8, width=4, num_classes=3)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+
+def train(model, *args, **options):
+    return fit(model, *args, **({"device": "cpu", "precision": "fp32", "progress": False} | options))
+
+
+def test_learns_an_easy_task():
+    """A loop that forgets zero_grad, step or train mode does not get here."""
+    model = small()
+    history = train(model, coloured(), coloured(48), recipe())
+    assert history.column("val_accuracy")[-1] > 0.9
+    assert history.column("train_loss")[-1] < 0.5 * history.column("train_loss")[0]
+
+
+def test_first_step_equals_the_textbook_step():
+    """One step of plain SGD, written out; catches a loss over the wrong axis or a doubly applied rate."""
+    torch.manual_seed(0)
+    model, twin = small(), small()
+    twin.load_state_dict(model.state_dict())
+    split = coloured(16)
+    plain = recipe(epochs=None, steps=1, momentum=0.0, weight_decay=0.0, padding=0, flip="none")
+    train(model, split, None, plain)
+
+    twin.train()
+    mean = torch.tensor([0.49139968, 0.48215841, 0.44653091]).view(3, 1, 1)
+    std = torch.tensor([0.24703223, 0.24348513, 0.26158784]).view(3, 1, 1)
+    nn.CrossEntropyLoss()(twin((split.images / 255 - mean) / std), split.labels).backward()
+    for (name, after), before in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(after, before - 0.05 * before.grad, msg=name, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_else_is_drawn():
+    """A loop that drew from the global generator would change with every unrelated draw."""
+    start = small().state_dict()
+    results = []
+    for seed, noise in ((3, 0), (3, 5), (4, 0)):
+        model = small()
+        model.load_state_dict(start)
+        torch.rand(noise)
+        train(model, coloured_fixed(), None, recipe(epochs=2), seed=seed)
+        results.append(weights(model))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def coloured_fixed() -> Split:
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    split = coloured()
+    torch.set_rng_state(state)
+    return split
+
+
+def test_history_has_a_row_an_epoch_and_the_schedule_ends_low():
+    history = train(small(), coloured(), None, recipe(epochs=3, schedule="cosine"))
+    assert history.column("epoch") == [1, 2, 3]
+    assert history.column("val_loss") == [None] * 3
+    assert history.column("lr") == sorted(history.column("lr"), reverse=True)
+    assert history.setup["steps"] == 18  # 96 images / 16, three epochs
+    with pytest.raises(ValueError, match="no column 'accuracy'"):
+        history.column("accuracy")
+
+
+def test_a_run_in_steps_stops_at_that_step():
+    history = train(small(), coloured(), None, recipe(epochs=None, steps=8))  # one epoch is 6 steps
+    assert len(history.rows) == 2
+    assert history.setup["steps"] == 8
+
+
+def test_training_metrics_are_averages_over_the_images():
+    """A sum divided by the wrong count shows at once on a frozen network, whose true values are known."""
+    model, split = small(), coloured()
+    still = recipe(epochs=1, lr=1e-30, momentum=0.0, weight_decay=0.0, padding=0, flip="none", batch_size=96)
+    history = train(model, split, None, still)
+    model.train()
+    with torch.no_grad():
+        logits = model(CIFAR10(split.images))
+    assert history.rows[0]["train_loss"] == pytest.approx(
+        nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-4
+    )
+    assert history.rows[0]["train_accuracy"] == pytest.approx(
+        (logits.argmax(1) == split.labels).float().mean().item()
+    )
+
+
+def test_validation_is_in_eval_mode_and_training_goes_on_in_train_mode():
+    """Evaluation in train mode would report batch statistics' accuracy and change the running ones."""
+    model, val = small(), coloured(48)
+    history = train(model, coloured(), val, recipe(epochs=1))
+    assert model.training
+    loss, accuracy = loss_and_accuracy(model, val)
+    assert history.rows[0]["val_loss"] == pytest.approx(loss)
+    assert history.rows[0]["val_accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("flip", ["random", "alternating", "none"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_augmentation_and_precision_runs(flip, precision):
+    options = recipe(epochs=1, flip=flip, cutout=8, pad_mode="reflect", label_smoothing=0.1, grad_clip=1.0)
+    history = train(small(), coloured(), None, options, precision=precision)
+    assert 0 < history.rows[0]["train_loss"] < 5
+
+
+def test_gradient_clipping_limits_the_step():
+    model = small()
+    before = weights_of_parameters(model)
+    train(
+        model,
+        coloured(16),
+        None,
+        recipe(epochs=None, steps=1, lr=1.0, momentum=0.0, weight_decay=0.0, grad_clip=1e-3),
+    )
+    assert (weights_of_parameters(model) - before).norm() <= 1.01e-3
+
+
+def weights_of_parameters(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+
+
+def test_group_rates_keep_their_ratio():
+    """Fine-tuning with lower rates for early layers must survive the schedule."""
+    model = small()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    head = [p for name, p in model.named_parameters() if name.startswith("fc")]
+    rest = [p for name, p in model.named_parameters() if not name.startswith("fc")]
+    groups = [{"params": rest, "lr": 1e-12}, {"params": head, "lr": 0.05}]
+    train(model, coloured(), None, recipe(epochs=1, schedule="cosine", weight_decay=0.0), groups=groups)
+    moved = {name: (p.detach() - before[name]).norm().item() for name, p in model.named_parameters()}
+    assert moved["fc.weight"] > 1e-3
+    assert moved["conv1.weight"] < 1e-6
+
+
+def test_divergence_stops_with_advice():
+    """Training on with NaN weights wastes hours and saves a useless file."""
+    with pytest.raises(DivergedError, match=r"since step 2 \(epoch 1\): try a learning rate below") as error:
+        train(small(), coloured(), None, recipe(lr=1e30, epochs=3))
+    assert "\n" not in str(error.value)
+
+
+def test_refuses_data_that_cannot_train():
+    split = coloured()
+    with pytest.raises(ValueError, match="cannot train on 1 image"):
+        train(small(), split.subset([0]), None, recipe())
+    with pytest.raises(ValueError, match="2 outputs and the data 3 classes"):
+        train(cifar_resnet(8, width=4, num_classes=2), split, None, recipe())
+    other = Split(split.images, split.labels, ("a", "b", "c"), "other")
+    with pytest.raises(ValueError, match="classes differ"):
+        train(small(), split, other, recipe())
+
+
+def test_fewer_images_than_a_batch_still_train():
+    history = train(small(), coloured(6), None, recipe(epochs=2, batch_size=128))
+    assert history.setup["batch_size"] == 6
+    assert history.setup["steps"] == 2
+
+
+def test_history_survives_a_round_trip_and_a_damaged_file_is_refused(tmp_path):
+    history = train(small(), coloured(), None, recipe(epochs=1))
+    path = tmp_path / "history.json"
+    history.save(path)
+    assert History.load(path) == History(
+        history.rows, json.loads(json.dumps(history.recipe)), json.loads(json.dumps(history.setup))
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["history.json"]
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ValueError, match="is not a training history"):
+        History.load(path)
+    with pytest.raises(FileNotFoundError):
+        History.load(tmp_path / "absent.json")
+
+
+def test_the_moving_average_is_validated_and_kept():
+    """An average that is computed and then thrown away, or that is left in the model between epochs."""
+    model, seen = small(), []
+    own = recipe(epochs=3, ema=0.8, schedule="constant")
+
+    def look(row):
+        seen.append(weights(model))
+        assert row["val_loss"] == pytest.approx(loss_and_accuracy(model, val)[0])
+
+    val = coloured(48)
+    train(model, coloured_fixed(), val, own, seed=3, on_epoch=look)
+    assert torch.equal(weights(model), seen[-1])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_the_moving_average_has_the_weights_that_the_formula_gives():
+    """By hand: the first average is the first weights, then decay times the old plus the rest of the new."""
+    start = small().state_dict()
+    after = {}
+    for steps in (1, 2):
+        model = small()
+        model.load_state_dict(start)
+        train(model, coloured_fixed(), None, recipe(epochs=None, steps=steps), seed=3)
+        after[steps] = model.fc.weight.detach().clone()
+    model = small()
+    model.load_state_dict(start)
+    train(model, coloured_fixed(), None, recipe(epochs=None, steps=2, ema=0.75), seed=3)
+    torch.testing.assert_close(model.fc.weight.detach(), 0.75 * after[1] + 0.25 * after[2])
+
+
+def test_l1_pulls_weights_to_zero_and_leaves_norms_and_biases_alone():
+    """A penalty on batch-norm scales would shrink the whole signal."""
+    still = {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0, "padding": 0, "flip": "none"}
+    one_step = recipe(epochs=None, steps=1, **still)
+    start = small().state_dict()
+    steps = {}
+    for l1 in (0.0, 0.1):
+        model = small()
+        model.load_state_dict(start)
+        train(model, coloured_fixed(), None, one_step.but(l1=l1))
+        steps[l1] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, before in start.items():
+        if name not in steps[0.0]:
+            continue
+        pull = 0.01 * 0.1 * before.sign() if before.ndim > 1 else torch.zeros_like(before)
+        torch.testing.assert_close(steps[0.0][name] - steps[0.1][name], pull, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_early_stopping_ends_when_the_validation_loss_has_not_improved():
+    """Labels of validation that contradict the training make every epoch worse than the first."""
+    val = coloured(48)
+    wrong = Split(val.images, (val.labels + 1) % 3, CLASSES, "wrong")
+    halt = recipe(epochs=20, patience=2)
+    losses = train(small(), coloured_fixed(), wrong, halt).column("val_loss")
+    assert len(losses) < 20
+    assert losses.index(min(losses)) == len(losses) - 3
+    with pytest.raises(ValueError, match=r"patience.* needs validation images"):
+        train(small(), coloured(), None, halt)
+
+
+def test_the_norm_of_the_gradient_is_that_of_all_parameters():
+    model, split = small(), coloured(16)
+    twin = small()
+    twin.load_state_dict(model.state_dict())
+    one = recipe(epochs=None, steps=1, padding=0, flip="none", grad_clip=1e-3)  # the norm before clipping
+    history = train(model, split, None, one)
+    twin.train()
+    nn.functional.cross_entropy(twin(CIFAR10(split.images)), split.labels).backward()
+    norm = torch.cat([p.grad.flatten() for p in twin.parameters()]).norm().item()
+    assert history.rows[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_validation_may_average_the_mirror_image():
+    model, val = small(), coloured(48)
+    history = train(model, coloured(), val, recipe(epochs=1, test_flip=True))
+    assert history.rows[0]["val_loss"] == pytest.approx(loss_and_accuracy(model, val, flip=True)[0])
+    assert history.rows[0]["val_loss"] != pytest.approx(loss_and_accuracy(model, val)[0], rel=1e-6)
+
+
+def test_history_as_csv(tmp_path):
+    history = train(small(), coloured(), None, recipe(epochs=2))
+    history.save_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert [float(row["train_loss"]) for row in rows] == history.column("train_loss")
+    assert rows[0]["val_loss"] == ""

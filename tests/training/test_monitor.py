@@ -1,0 +1,33 @@
+"""TensorBoard files: every number of the history and a page of predictions are in them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from resnet_tutorial.data import CIFAR10, load_sample
+from resnet_tutorial.models import cifar_resnet
+from resnet_tutorial.training import Board
+
+
+def test_the_board_holds_the_history_and_the_predictions(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    torch.manual_seed(0)
+    board = Board(
+        tmp_path, cifar_resnet(8, width=4), load_sample()[0].per_class(1), normalize=CIFAR10, shown=4
+    )
+    for epoch in (1, 2):
+        board({"epoch": epoch, "lr": 0.1 / epoch, "train_loss": 2.0 - epoch, "val_loss": None})
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["lr", "train_loss"]
+    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(1, 1.0), (2, 0.0)]
+    assert events.Tags()["images"] == ["predictions"]
+    assert events.Images("predictions")[0].height > 100
+
+
+def test_without_tensorboard_one_line_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="TensorBoard is not installed"):
+        Board(tmp_path, cifar_resnet(8, width=4), None, normalize=CIFAR10)

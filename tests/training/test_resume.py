@@ -1,0 +1,220 @@
+"""Checkpoints of a run: an interrupted run ends with the same bytes as an uninterrupted one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from resnet_tutorial.data import load_sample
+from resnet_tutorial.models import cifar_resnet
+from resnet_tutorial.training import Recipe, fit
+
+RECIPE = Recipe(
+    name="test",
+    epochs=3,
+    batch_size=16,
+    lr=0.05,
+    schedule="cosine",
+    nesterov=True,
+    flip="alternating",
+    cutout=8,
+    label_smoothing=0.1,
+    grad_clip=5.0,
+)
+
+
+def run(path=None, *, recipe=RECIPE, seed=3, width=4, stop_after=None, precision="fp32", **options):
+    """Trains a small network; ``stop_after`` raises KeyboardInterrupt by a signal in that step."""
+    train, val = load_sample()[0].per_class(10).split(0.2)  # 80 and 20 images: five steps an epoch
+    torch.manual_seed(0)
+    model = cifar_resnet(8, width=width)
+    if stop_after is not None:
+        calls = iter(range(1, 10**6))
+        model.fc.register_forward_pre_hook(
+            lambda *_: (
+                os.kill(os.getpid(), signal.SIGINT) if model.training and next(calls) == stop_after else None
+            )
+        )
+    history = fit(
+        model, train, val, recipe, seed=seed, device="cpu", precision=precision, checkpoint=path, **options
+    )
+    return fingerprint(model), history
+
+
+def fingerprint(model) -> str:
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history.rows]
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 14, 15])
+def test_ctrl_c_saves_and_the_resumed_run_ends_with_the_same_bytes(tmp_path, step):
+    """Steps 5, 10 and 15 end an epoch: there a resumed run may lose or repeat one."""
+    expected, history = run()
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=step)
+    torch.rand(7)  # what else is drawn in the new process must not matter
+    weights, resumed = run(path, resume=True)
+    assert weights == expected
+    assert without_seconds(resumed) == without_seconds(history)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def check_resumes_exactly(path, recipe, *, stop_after):
+    """Interrupted in that step and resumed, the run ends as the uninterrupted one, weights and history."""
+    expected, history = run(recipe=recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, recipe=recipe, stop_after=stop_after)
+    weights, resumed = run(path, recipe=recipe, resume=True)
+    assert weights == expected
+    assert without_seconds(resumed) == without_seconds(history)
+
+
+def test_ctrl_c_in_the_last_step_of_a_run_counted_in_steps(tmp_path):
+    """13 steps end inside an epoch of five: the resumed run must not train to the end of that epoch."""
+    check_resumes_exactly(tmp_path / "c.pt", RECIPE.but(steps=13), stop_after=13)
+
+
+def test_writing_checkpoints_does_not_change_the_run(tmp_path):
+    assert run(tmp_path / "checkpoint.pt", save_every=2)[0] == run()[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.9},
+        {"optimizer": "muon", "other_lr": 0.05, "nesterov": False},
+        {"optimizer": "adamw", "nesterov": False, "lr": 0.01},
+        {"patience": 3, "test_flip": True, "l1": 1e-5},
+    ],
+    ids=["average", "muon", "adamw", "patience"],
+)
+def test_every_kind_of_state_resumes_exactly(tmp_path, changes):
+    """A part of the state that no checkpoint holds makes the resumed run another one."""
+    check_resumes_exactly(tmp_path / "c.pt", RECIPE.but(**changes), stop_after=7)
+
+
+def test_bf16_resumes_exactly_too(tmp_path):
+    expected, _ = run(precision="bf16")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c.pt", precision="bf16", stop_after=7)
+    assert run(tmp_path / "c.pt", precision="bf16", resume=True)[0] == expected
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    expected, history = run(path)
+    weights, again = run(path, resume=True)
+    assert weights == expected
+    assert again.rows == history.rows
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"recipe": RECIPE.but(lr=0.1)}, "lr 0.05 there, 0.1 here"),
+        ({"seed": 4}, "seed 3 there, 4 here"),
+        ({"width": 8}, "network"),
+        ({"precision": "bf16"}, "precision"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path, change, word):
+    """Going on with another rate or seed would give a result that no command can repeat."""
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=2)
+    with pytest.raises(ValueError, match="is of another run") as error:
+        run(path, resume=True, **change)
+    assert word in str(error.value)
+
+
+def test_other_training_data_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=2)
+    train, val = load_sample()[0].per_class(10, seed=1).split(0.2)
+    with pytest.raises(ValueError, match="training data"):
+        fit(
+            cifar_resnet(8, width=4),
+            train,
+            val,
+            RECIPE,
+            seed=3,
+            precision="fp32",
+            checkpoint=path,
+            resume=True,
+        )
+
+
+def test_missing_and_damaged_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        run(path, resume=True)
+    with pytest.raises(ValueError, match="resume needs a checkpoint"):
+        run(resume=True)
+    run(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
+        run(path, resume=True)
+
+
+def test_an_unwritable_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot write .*is not a directory"):
+        run(tmp_path / "absent" / "checkpoint.pt")
+
+
+CHILD = """
+import sys
+sys.path[:0] = {path!r}
+import test_resume
+weights, _ = test_resume.run(
+    sys.argv[1], recipe=test_resume.RECIPE.but(epochs=12), save_every=3, resume=sys.argv[2] == "resume"
+)
+print(weights)
+"""
+
+
+def kill_and_resume(tmp_path, kills: int) -> tuple[str, str]:
+    """Kills a run at random moments and resumes it; returns its weights and those of an unharmed run."""
+    path = tmp_path / "checkpoint.pt"
+    code = textwrap.dedent(CHILD).format(path=sys.path)
+    rng = random.Random(1)
+
+    def start():
+        mode = "resume" if path.exists() else "fresh"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(path), mode], stdout=subprocess.PIPE, text=True
+        )
+
+    for _ in range(kills):
+        child = start()
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while child.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.01)  # until the child has come past its imports and saved once
+        time.sleep(rng.random() * 0.15)
+        child.kill()
+        child.communicate()
+    child = start()
+    return child.communicate()[0].strip(), run(recipe=RECIPE.but(epochs=12))[0]
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_does_not_change_the_result(tmp_path):
+    """A file half-written when the process dies must not replace the good one."""
+    resumed, expected = kill_and_resume(tmp_path, kills=3)
+    assert resumed == expected
