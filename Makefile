@@ -14,7 +14,7 @@ SITE   := book/_build/html/index.html
 
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
-	@echo "make test       lint, unit tests, then every notebook as a test"
+	@echo "make test       lint, types, unit tests, then every notebook as a test"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make pdf        print the built book into book/_build/book.pdf (needs Chromium)"
 	@echo "make publish-config REPOSITORY=https://github.com/owner/name"
@@ -47,6 +47,7 @@ book: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbmake book
 
@@ -65,7 +66,7 @@ pdf: $(STAMP)
 	@$(BIN)/python tools/make_pdf.py
 
 clean:
-	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf book/_build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find book resnet_tutorial tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 distclean: clean

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from common import Finished, add_keep, load, options, parse, positive, report
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_tutorial import models, runtime
-from resnet_tutorial.data import Augment, Split, draw_offsets
+from resnet_tutorial.data import Split
 from resnet_tutorial.evaluation import loss_and_accuracy
 from resnet_tutorial.training import RECIPES, DivergedError, Recipe, fit
 
@@ -34,32 +34,8 @@ HEADER = (
 )
 
 
-class SameDraws(Augment):
-    """Draws from the run's generator what `modern` draws, whatever it does with the images.
-
-    The order of the next epoch comes from the same generator: without this a variant with other augmentation
-    would also see the images in another order.
-    """
-
-    def __call__(self, images: Tensor, *, generator: torch.Generator, **kwargs: Any) -> Tensor:
-        """Augment a batch, uint8 ``(N, C, H, W)``."""
-        before = generator.get_state()
-        augmented = super().__call__(images, generator=generator, **kwargs)
-        generator.set_state(before)
-        draw_offsets(len(images), MODERN.padding, generator=generator)
-        return augmented
-
-
-class Paired(Recipe):
-    """A recipe whose runs see the images in the same order as those of `modern`."""
-
-    def augment(self) -> Augment:
-        """The augmentation of training batches."""
-        return SameDraws(**asdict(super().augment()))
-
-
 def without_batchnorm(model: models.ResNet) -> None:
-    """Nothing in place of batch normalisation; its shift becomes the bias of the convolution before it."""
+    """Put nothing in place of batch normalisation; its shift becomes the bias of the layer before it."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
@@ -69,14 +45,14 @@ def without_batchnorm(model: models.ResNet) -> None:
 
 
 def relu_in_shortcut(model: models.ResNet) -> None:
-    """A ReLU after each projection; what comes through the other shortcuts is never negative anyway."""
+    """Put a ReLU after each projection; what comes through the other shortcuts is never negative anyway."""
     for module in model.modules():
         if isinstance(downsample := getattr(module, "downsample", None), nn.Sequential):
             downsample.append(nn.ReLU())
 
 
 def relu_in_branch(model: models.ResNet) -> None:
-    """A ReLU at the end of each branch, before the addition."""
+    """Put a ReLU at the end of each branch, before the addition."""
     for module in model.modules():
         if hasattr(module, "bn2"):
             module.bn2 = nn.Sequential(module.bn2, nn.ReLU())
@@ -118,7 +94,7 @@ VARIANTS = {
 
 
 def network(variant: Variant, seed: int, *, quick: bool = False) -> models.ResNet:
-    """The variant's network, with the base's initial weights where the shapes agree."""
+    """Build the variant's network, with the base's initial weights where the shapes agree."""
 
     def new(**changes: Any) -> models.ResNet:
         runtime.seed_everything(seed)
@@ -134,7 +110,7 @@ def network(variant: Variant, seed: int, *, quick: bool = False) -> models.ResNe
 def train_and_test(
     name: str, train: Split, test: Split, recipe: Recipe, args: argparse.Namespace, seed: int
 ) -> Run:
-    """One run of the whole schedule."""
+    """Make one run of the whole schedule."""
     model, epochs, aside = network(VARIANTS[name], seed, quick=args.quick), [], 0.0
 
     def watch(_: object) -> None:
@@ -158,12 +134,12 @@ def train_and_test(
 
 
 def best_epoch(run: Run) -> Run:
-    """A run of the base, as if its best epoch on the test images were the one to report."""
+    """Return a run of the base, as if its best epoch on the test images were the one to report."""
     return run if run["test"] is None else run | {"test": max(run["epochs"])}
 
 
 def cells(name: str, runs: Sequence[Run], base: Sequence[Run]) -> list[object]:
-    """A row of the table: means over the seeds, or how many of them diverged."""
+    """Make a row of the table: means over the seeds, or how many of them diverged."""
     start = [name, VARIANTS[name].changed]
     if lost := sum(run["test"] is None for run in runs):  # a mean over the others would flatter
         return [*start, f"diverged: {lost} of {len(runs)}", *["-"] * (len(HEADER) - 3)]
@@ -177,13 +153,13 @@ def cells(name: str, runs: Sequence[Run], base: Sequence[Run]) -> list[object]:
 
 
 def mean_and_sd(values: Sequence[float]) -> list[object]:
-    """Two cells, in per cent, with a dash for what so few values do not allow."""
+    """Make two cells, in per cent, with a dash for what so few values do not allow."""
     center = round(100 * mean(values), 2) if values else "-"
     return [center, round(100 * stdev(values), 2) if len(values) > 1 else "-"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table; ``--repeats`` is the number of seeds."""
+    """Measure and print the table; ``--repeats`` is the number of seeds."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -207,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.images < len(train):
         train = train.split(args.images / len(train), seed=0)[1]
     short = {"epochs": 2, "batch_size": 32} if args.quick else {"epochs": args.epochs}
-    recipe = Paired(**vars(MODERN)).but(**short)
+    recipe = MODERN.but(**short)
     finished = Finished(parser, args)
 
     start = {"device": args.device, "precision": "fp32", "progress": False}  # the first steps are slow

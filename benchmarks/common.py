@@ -24,14 +24,14 @@ QUICK = "quick: for correctness only, not a measurement"
 
 
 def positive(text: str) -> int:
-    """An option's whole number of 1 or more."""
+    """Read an option's whole number of 1 or more."""
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """An option's number from 0 up to, not including, 1."""
+    """Read an option's number from 0 up to, not including, 1."""
     try:
         value = float(text)
     except ValueError:
@@ -42,7 +42,7 @@ def fraction(text: str) -> float:
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+    """Make a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> tuple[argparse.Namespace, data.Split, data.Split]:
-    """Parses, applies ``--threads``, and refuses at once what is not on this machine.
+    """Parse, apply ``--threads``, and refuse at once what is not on this machine.
 
     Returns:
         The options, the training and the test images. ``repeats`` has its default and ``device`` is a
@@ -89,7 +89,7 @@ def parse(
 
 
 def add_keep(parser: argparse.ArgumentParser, name: str) -> None:
-    """The option of a benchmark of many runs that can go on after an interruption, see :class:`Finished`."""
+    """Add the option of a benchmark of many runs that can go on when interrupted, see :class:`Finished`."""
     help = "of finished runs, not made again: delete it when the code changes (default: %(default)s)"
     parser.add_argument("--keep", type=Path, metavar="FILE", default=Path(f"runs/{name}.json"), help=help)
 
@@ -98,7 +98,7 @@ class Finished:
     """The results of finished runs, kept in the file of ``--keep``; with ``--quick`` nothing is kept."""
 
     def __init__(self, parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-        """Reads what an earlier call has finished, and refuses a file that holds something else."""
+        """Read what an earlier call has finished, and refuse a file that holds something else."""
         self.path = None if args.quick else args.keep
         self.results: dict[str, Any] = {}
         try:
@@ -110,23 +110,23 @@ class Finished:
         self.used = 0
 
     def __call__(self, settings: Sequence[object], make: Callable[[], Any]) -> Any:
-        """The result of the run of these settings, from the file if it is there; both go through JSON."""
+        """Return the result of the run of these settings, from the file if it is there; all as JSON."""
         key = json.dumps(settings)
         self.used += key in self.found
         if key not in self.results:
             self.results[key] = make()
             if self.path is not None:
                 with atomic(self.path, parents=True) as file:
-                    file.write(json.dumps(self.results, indent=1).encode())
+                    file.write(json.dumps(self.results, indent=1, allow_nan=False).encode())
         return self.results[key]
 
     def notes(self) -> list[str]:
-        """A sentence if runs of an earlier call were used."""
+        """Return a sentence if runs of an earlier call were used."""
         return [f"Of an earlier, interrupted call: {self.used} of the runs."] if self.used else []
 
 
 def load(name: str, *, quick: bool) -> tuple[data.Split, data.Split]:
-    """Training and test images; of each class only 16 and 8 if ``quick``.
+    """Load training and test images; of each class only 16 and 8 if ``quick``.
 
     Raises:
         FileNotFoundError: If CIFAR-10 is not on the disk.
@@ -137,13 +137,13 @@ def load(name: str, *, quick: bool) -> tuple[data.Split, data.Split]:
 
 
 def network(name: str, *, quick: bool) -> models.ResNet:
-    """The network, always with the same initial weights; a tiny one if ``quick``."""
+    """Build the network, always with the same initial weights; a tiny one if ``quick``."""
     runtime.seed_everything(0)
     return models.create("resnet8", width=4) if quick else models.create(name)
 
 
 def precisions(device: torch.device) -> list[str]:
-    """``fp32``, and the mixed precision that the device has hardware for, whether it pays or not."""
+    """List ``fp32``, and the mixed precision that the device has hardware for, whether it pays or not."""
     if device.type == "cpu":
         return ["fp32", "bf16"] if runtime.has_native_bf16() else ["fp32"]
     mixed = {None: [], torch.bfloat16: ["bf16"], torch.float16: ["fp16"]}
@@ -151,13 +151,13 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told; without it a clock stops too early on a GPU."""
+    """Wait until the device has done what it was told; without it a clock stops too early on a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def interleave(variants: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Runs all variants once a round, every other round backwards, so that a slow drift favours none.
+    """Run all variants once a round, every other round backwards, so that a slow drift favours none.
 
     Returns:
         For each variant what its calls returned, by round.
@@ -170,13 +170,13 @@ def interleave(variants: Mapping[str, Callable[[], float]], repeats: int) -> dic
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> list[str]:
-    """Two cells: the ratio of the medians, and the range of the ratios within the rounds."""
+    """Make two cells: the ratio of the medians, and the range of the ratios within the rounds."""
     pairs = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return [f"{median(numerators) / median(denominators):.2f}", f"{min(pairs):.2f} to {max(pairs):.2f}"]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table, first column to the left and the others to the right.
+    """Make a Markdown table, first column to the left and the others to the right.
 
     Raises:
         ValueError: If a row has another number of cells than the header.
@@ -188,7 +188,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
 
 
 def machine(device: torch.device) -> str:
-    """The hardware and the versions, in one line."""
+    """Name the hardware and the versions, in one line."""
     about, host = runtime.describe(device), runtime.describe(torch.device("cpu"))
     where = host["device"] if device.type == "cpu" else f"{about['device']}, beside {host['device']}"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torchvision", "pillow"))
@@ -208,7 +208,7 @@ def report(
     how: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Prints a benchmark's result as Markdown, and writes it with ``--record``.
+    """Print a benchmark's result as Markdown, and write it with ``--record``.
 
     Args:
         title: What was measured.

@@ -48,7 +48,7 @@ def textbook_epoch(
     test_loader: DataLoader,
     device: torch.device,
 ) -> tuple[float, float]:
-    """One epoch; the mean training loss and the accuracy on the test images, in 0..1."""
+    """Train one epoch; return the mean training loss and the accuracy on the test images, in 0..1."""
     criterion = nn.CrossEntropyLoss()
     model.train()
     running_loss = 0.0
@@ -72,7 +72,7 @@ def textbook_epoch(
 def textbook_loaders(
     train: Split, test: Split, batch_size: int, *, workers: int, device: torch.device
 ) -> tuple[DataLoader, DataLoader]:
-    """The loaders of the training and the test images."""
+    """Make the loaders of the training and the test images."""
     pin = device.type == "cuda"
     train_images = PILImages(train, transform(augment=True))
     test_images = PILImages(test, transform(augment=False))
@@ -83,7 +83,7 @@ def textbook_loaders(
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call."""
+    """Return the seconds of a call."""
     synchronize(device)
     started = time.perf_counter()
     run()
@@ -92,7 +92,7 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def textbook(train: Split, test: Split, args: argparse.Namespace, *, workers: int) -> Callable[[], float]:
-    """A function that runs one epoch of the textbook loop and returns its seconds."""
+    """Make a function that runs one epoch of the textbook loop and returns its seconds."""
     model = network("resnet20", quick=args.quick).to(args.device)
     optimizer = textbook_optimizer(model)
     loaders = textbook_loaders(train, test, args.batch_size, workers=workers, device=args.device)
@@ -102,7 +102,7 @@ def textbook(train: Split, test: Split, args: argparse.Namespace, *, workers: in
 def ours(
     train: Split, test: Split, args: argparse.Namespace, *, precision: str, compile: bool
 ) -> tuple[Callable[[], float], float]:
-    """A function that runs one epoch of `fit` and returns its seconds, and the seconds of compiling.
+    """Make a function that runs one epoch of ``fit`` and returns its seconds, and the seconds of compiling.
 
     Every call of `fit` includes what it does once a run: checks, the optimiser, the copy to the device.
     """
@@ -119,7 +119,7 @@ def ours(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = options(__doc__)
     parser.add_argument("--compile", action="store_true", help="also measure fit with a compiled network")
     parser.add_argument(

@@ -40,7 +40,7 @@ JPEG_STEPS = {20: 24, 200: 240}  # images a class: optimiser steps
 
 
 def recipe(steps: int, lr: float) -> Recipe:
-    """A short run: one cycle of the learning rate."""
+    """Make a short run: one cycle of the learning rate."""
     return Recipe(
         name="adapt",
         steps=steps,
@@ -54,12 +54,12 @@ def recipe(steps: int, lr: float) -> Recipe:
 
 
 def pretrained() -> nn.Module:
-    """The network of the animals, with a new head."""
+    """Load the network of the animals, with a new head."""
     return training.replace_head(models.resnet20(weights="animals", num_classes=6), len(VEHICLES))
 
 
 def probe() -> nn.Module:
-    """The same with everything frozen but the head, statistics of batch normalisation included."""
+    """Load the same with everything frozen but the head, statistics of batch normalisation included."""
     return training.freeze_batchnorm(training.freeze_backbone(pretrained()))
 
 
@@ -71,14 +71,14 @@ def scratch(images: Split, steps: int, **how: object) -> nn.Module:
 
 
 def linear_probe(images: Split, steps: int, **how: object) -> nn.Module:
-    """The head alone."""
+    """Train the head alone."""
     model = probe()
     fit(model, images, None, recipe(steps, 0.1), **how)
     return model
 
 
 def batchnorm_only(images: Split, steps: int, **how: object) -> nn.Module:
-    """The head, and scales and shifts of batch normalisation; its statistics follow the new images."""
+    """Train the head, and scales and shifts of batch normalisation; its statistics follow the new images."""
     model = training.freeze_backbone(pretrained())
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -96,7 +96,7 @@ def full(images: Split, steps: int, **how: object) -> nn.Module:
 
 
 def gradual(images: Split, steps: int, **how: object) -> nn.Module:
-    """The head first, then one stage more at a time, at discriminative rates (Howard and Ruder, 2018)."""
+    """Train the head, then one stage more at a time, at discriminative rates (Howard and Ruder, 2018)."""
     model = probe()
     fit(model, images, None, recipe(steps // 4, 0.1), **how)
     for stage in ("layer3", "layer2", "stem"):
@@ -164,7 +164,7 @@ def measure_classes(
 
 
 def jpeg(split: Split, quality: int) -> Split:
-    """The same images, compressed with Pillow's defaults and read back; ``quality`` is 1 to 95."""
+    """Return the same images, compressed with Pillow's defaults and read back; ``quality`` is 1 to 95."""
     pictures = []
     for image in split.images.permute(0, 2, 3, 1).numpy():  # (H, W, 3)
         file = io.BytesIO()
@@ -231,7 +231,7 @@ def measure_jpeg(args: argparse.Namespace, finished: Finished, train: Split, tes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the tables; ``--repeats`` is the number of seeds."""
+    """Measure and print the tables; ``--repeats`` is the number of seeds."""
     parser = options(__doc__)
     parser.add_argument("--task", choices=("classes", "jpeg"), help="default: both")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")

@@ -2,14 +2,14 @@
 
 Both shuffle, crop and mirror every image with a draw of its own, and yield normalised float32 batches with
 their labels. Theirs is a dataset of PIL images, torchvision's v2 transforms and a DataLoader; ours holds the
-images as one uint8 tensor and augments whole batches, as `resnet_tutorial.train.fit` does.
+images as one uint8 tensor and augments whole batches, as `resnet_tutorial.training.fit` does.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -29,21 +29,8 @@ BATCH_SIZE = 128
 WORKERS = (0, 1, 2, 4)
 
 
-def our_batches(load: Pipeline, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch's batches as `fit` makes them, on the split's device.
-
-    Yields:
-        Images ``(B, 3, 32, 32)``, float32, and labels ``(B,)``; an incomplete last batch is dropped.
-    """
-    load.start_epoch(0)
-    n = len(load.split)
-    order = torch.randperm(n, generator=load.generator)[: n - n % batch_size]
-    for batch in order.to(load.split.images.device).split(batch_size):
-        yield load(batch)
-
-
 class PILImages(Dataset):
-    """A split as PIL images: what `torchvision.datasets.CIFAR10` does, for any part of the data."""
+    """A split as PIL images: what ``torchvision.datasets.CIFAR10`` does, for any part of the data."""
 
     def __init__(self, split: data.Split, transform: Callable[[Image.Image], Tensor] | None = None) -> None:
         """Keep the images as an array, as torchvision does."""
@@ -52,11 +39,11 @@ class PILImages(Dataset):
         self.transform = transform
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Count the images."""
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Image.Image | Tensor, int]:
-        """One image, transformed, and its label."""
+        """Return one image, transformed, and its label."""
         image = Image.fromarray(self.data[index])
         return image if self.transform is None else self.transform(image), self.targets[index]
 
@@ -69,7 +56,7 @@ def transform(*, augment: bool) -> v2.Compose:
 
 
 def training_images(split: data.Split, name: str) -> tuple[Dataset, str]:
-    """The dataset of torchvision where its files are on the disk, else `PILImages`; and which it is."""
+    """Return torchvision's dataset where its files are on the disk, else ``PILImages``; and which it is."""
     if name == "cifar10" and len(split) == 50_000:
         for root in (data.cache_dir(), Path("data")):
             try:
@@ -84,7 +71,7 @@ def training_images(split: data.Split, name: str) -> tuple[Dataset, str]:
 def torchvision_loader(
     dataset: Dataset, batch_size: int, *, workers: int, shuffle: bool = True, pin_memory: bool = False
 ) -> DataLoader:
-    """A DataLoader whose workers are started here and live on between epochs, so that no epoch pays for it.
+    """Make a DataLoader whose workers start here and live on between epochs, so that no epoch pays for it.
 
     A training loader (`shuffle`) drops an incomplete last batch, as ours does.
     """
@@ -106,7 +93,7 @@ def torchvision_loader(
 
 
 def images_per_second(batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> float:
-    """Goes through an epoch and does nothing with it but bring it to the device."""
+    """Go through an epoch and do nothing with it but bring it to the device."""
     count = 0
     synchronize(device)
     started = time.perf_counter()
@@ -118,17 +105,17 @@ def images_per_second(batches: Iterable[tuple[Tensor, Tensor]], device: torch.de
 
 
 def fastest(rates: dict[str, list[float]]) -> str:
-    """The variant with the largest median."""
+    """Find the variant with the largest median."""
     return max(rates, key=lambda name: median(rates[name]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = options(__doc__)
     args, train, _ = parse(parser, argv)
     batch_size = 32 if args.quick else BATCH_SIZE
     images, note = training_images(train, args.data)
-    load = Pipeline(train.to(args.device), Augment(), CIFAR10, torch.Generator().manual_seed(0))
+    load = Pipeline(train.to(args.device), Augment(), CIFAR10, batch_size=batch_size)
 
     def theirs(workers: int) -> Callable[[], float]:
         pin = args.device.type == "cuda"
@@ -136,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return lambda: images_per_second(loader, args.device)
 
     variants = {f"torchvision, workers: {n}": theirs(n) for n in ((0, 2) if args.quick else WORKERS)}
-    variants["ours"] = lambda: images_per_second(our_batches(load, batch_size), args.device)
+    variants["ours"] = lambda: images_per_second(load.epoch(0), args.device)
     interleave(variants, 1)  # starts the workers and fills the caches; not counted
     rates = interleave(variants, args.repeats)
 

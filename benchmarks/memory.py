@@ -26,7 +26,7 @@ MIB = 1024**2
 
 
 def peak_resident() -> int:
-    """Bytes of the largest resident memory that this process has had.
+    """Return the bytes of the largest resident memory that this process has had.
 
     Raises:
         OSError: If the system does not tell.
@@ -46,7 +46,7 @@ def peak_resident() -> int:
 
 
 def ours(args: argparse.Namespace, precision: str) -> None:
-    """A run with this package."""
+    """Train with this package."""
     train, test = load(args.data, quick=args.quick)
     part, val = train.split(0.1)
     model = network("resnet20", quick=args.quick)
@@ -59,7 +59,7 @@ def ours(args: argparse.Namespace, precision: str) -> None:
 
 
 def textbook(args: argparse.Namespace) -> None:
-    """The same with the textbook loop."""
+    """Train with the textbook loop."""
     # Imported only here: a run with this package does without torchvision.
     from epoch import textbook_epoch, textbook_loaders, textbook_optimizer
 
@@ -81,7 +81,7 @@ def textbook(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace, variant: str) -> tuple[int, int, int]:
-    """Runs in a process of its own; bytes.
+    """Run in a process of its own and count bytes.
 
     Returns:
         The peak of its resident memory before the run (Python and this package's imports) and after it, and
@@ -99,13 +99,13 @@ def measure(args: argparse.Namespace, variant: str) -> tuple[int, int, int]:
 
 
 def in_new_process(function: Callable[..., object], *arguments: object) -> object:
-    """Calls the function in a fresh process, which has nothing of this one's memory."""
+    """Call the function in a fresh process, which has nothing of this one's memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = options(__doc__)
     parser.add_argument("--epochs", type=positive, default=2, help="length of the run (default: 2)")
     args, _, _ = parse(parser, argv)

@@ -20,7 +20,7 @@ COMMAND = ("-m", "resnet_tutorial", "train")
 
 
 def train(folder: Path, processes: int, arguments: Sequence[str], *, threads: int) -> list[dict]:
-    """Runs the command line, under torchrun if there is more than one process; returns the history's rows."""
+    """Run the command line, under torchrun if there is more than one process; return the history's rows."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     launcher = torchrun if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, threads // processes))}
@@ -34,7 +34,7 @@ def train(folder: Path, processes: int, arguments: Sequence[str], *, threads: in
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = options(__doc__)
     parser.add_argument("--epochs", type=positive, default=3, help="length of each run (default: 3)")
     args, _, _ = parse(parser, argv)

@@ -24,7 +24,7 @@ BATCH_SIZES = (32, 128, 512)
 
 
 def batch_of(split: data.Split, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The first images ``(size, 3, 32, 32)``, normalised, and their labels, repeated if they are too few."""
+    """Return the first images ``(size, 3, 32, 32)``, normalised, and labels, repeated if they are few."""
     indices = torch.arange(size) % len(split)
     return CIFAR10(split.images[indices]).to(device), split.labels[indices].to(device)
 
@@ -32,7 +32,7 @@ def batch_of(split: data.Split, size: int, device: torch.device) -> tuple[Tensor
 def stepper(
     split: data.Split, args, *, batch_size: int, memory_format: str, precision: str, compile: bool
 ) -> Callable[[], float]:
-    """A function that takes some training steps and returns images per second."""
+    """Make a function that takes some training steps and returns images per second."""
     device, dtype = args.device, runtime.pick_precision(args.device, precision)
     model = network("resnet20", quick=args.quick).to(device, memory_format=FORMATS[memory_format])
     forward = runtime.compiled(model, device) if compile else model
@@ -58,7 +58,7 @@ def stepper(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table."""
+    """Measure and print the table."""
     parser = options(__doc__)
     parser.add_argument("--steps", type=positive, help="steps of 128 images a round (default: 10)")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled ones out")

@@ -44,7 +44,7 @@ class Run:
 
 
 def first_at(rows: Sequence[Row], target: float) -> tuple[int, float] | None:
-    """The first epoch whose validation accuracy is at least the target, and the seconds until then."""
+    """Find the first epoch whose validation accuracy is at least the target, and the seconds until then."""
     for row in rows:
         if row["val_accuracy"] is not None and row["val_accuracy"] >= target:
             return int(row["epoch"]), row["seconds"]
@@ -52,7 +52,7 @@ def first_at(rows: Sequence[Row], target: float) -> tuple[int, float] | None:
 
 
 def train_and_test(train: Split, test: Split, recipe: Recipe, args: argparse.Namespace, seed: int) -> Run:
-    """One run of the whole schedule."""
+    """Make one run of the whole schedule."""
     part, val = train, None
     if args.val_fraction:
         part, val = train.split(args.val_fraction, seed=0)  # the same for all seeds
@@ -75,25 +75,25 @@ def train_and_test(train: Split, test: Split, recipe: Recipe, args: argparse.Nam
 
 
 def new_model(args: argparse.Namespace) -> models.ResNet:
-    """The network, with weights drawn from the present seed."""
+    """Build the network, with weights drawn from the present seed."""
     return models.create("resnet8", width=4) if args.quick else models.create(args.model)
 
 
 def percent(values: Sequence[float | None]) -> str:
-    """Mean and, from two runs on, standard deviation in per cent; a dash if there are none."""
+    """Write mean and, from two runs on, standard deviation in per cent; a dash if there are none."""
     if any(value is None for value in values):
         return "-"
     return mean_and_sd([100 * value for value in values], 2)
 
 
 def mean_and_sd(values: Sequence[float], digits: int) -> str:
-    """Mean and, from two runs on, standard deviation."""
+    """Write mean and, from two runs on, standard deviation."""
     text = f"{mean(values):.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {stdev(values):.{digits}f}"
 
 
 def cells(name: str, runs: Sequence[Run]) -> list[str]:
-    """A row of the table: one run, or the mean of several."""
+    """Make a row of the table: one run, or the mean of several."""
     reached = [run.reached for run in runs]
     when = ["-", "-"]
     if all(reached):
@@ -105,7 +105,7 @@ def cells(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints the table; ``--repeats`` is the number of seeds."""
+    """Measure and print the table; ``--repeats`` is the number of seeds."""
     parser = options(__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="modern", help="default: modern")
     parser.add_argument("--model", choices=models.MODELS, default="resnet20", help="default: resnet20")

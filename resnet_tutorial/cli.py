@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from . import __version__, commands, runtime
 from .commands import SHIPPED
 from .data import DownloadError
+from .models import SHIPPED_WEIGHTS
 from .training import RECIPES, DivergedError, distributed
 
 __all__ = ["main"]
@@ -44,7 +48,7 @@ A cell that begins with "# Your answer to Exercise 3.2" and ends with the answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Returns:
         The exit status: 0, 2 after bad input (one line on standard error), 130 when interrupted.
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _plain_warnings(), distributed.joined():
+        with _plain_warnings(), _patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
         print(f"resnet-tutorial: {error}", file=sys.stderr)
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings are one line on standard error, without the place in the source."""
+    """Print warnings as one line on standard error, without the place in the source."""
     original = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"resnet-tutorial: {message}\n"
     try:
@@ -83,15 +87,59 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = original
 
 
+class _PatientOutput(io.TextIOBase):
+    """Standard output that whoever reads it may close: what is printed then is lost, the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.closed_by_reader = False
+
+    def write(self, text: str) -> int:
+        if not self.closed_by_reader:
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
+            shown = text.encode(encoding, "replace").decode(
+                encoding
+            )  # a terminal may not know every character
+            self._attempt(lambda: self.stream.write(shown))
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.closed_by_reader:
+            self._attempt(self.stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.closed_by_reader = True
+            # Python flushes standard output once more when it ends.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+            if not isinstance(error, BrokenPipeError):
+                raise
+
+
+@contextmanager
+def _patient_output() -> Iterator[None]:
+    """Let no closed pipe end the work; a full disk behind standard output is an error like any other."""
+    with redirect_stdout(_PatientOutput(sys.stdout)) as output:
+        yield
+        output.flush()
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, whose help shows examples for every command."""
+    """Return the parser, whose help shows examples for every command."""
     parser = argparse.ArgumentParser(
         prog="resnet-tutorial", description="Train, fine-tune and evaluate ResNets."
     )
     parser.add_argument("--version", action="version", version=f"resnet-tutorial {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    shipped = " or ".join(weights for _, weights in SHIPPED_WEIGHTS) + ", which come with the package"
 
-    def add(name: str, command, summary: str, examples: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: Callable[[argparse.Namespace], None], summary: str, examples: str
+    ) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(
             name,
             help=summary,
@@ -122,10 +170,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     sub = add("evaluate", commands.evaluate, "Measure a trained network on test images.", EVALUATE_EXAMPLES)
-    sub.add_argument(
-        "weights", help=f"a file that train or finetune wrote, or '{SHIPPED}' for the shipped network"
-    )
+    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
     _add_data(sub, "sample")
+    sub.add_argument("--classes", nargs="+", metavar="NAME", help="measure only images of these classes")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
     sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
@@ -136,17 +183,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = add("predict", commands.predict, "Name what is in a picture.", PREDICT_EXAMPLES)
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    sub.add_argument(
-        "--weights", default=SHIPPED, help=f"a weights file (default: '{SHIPPED}', the shipped network)"
-    )
+    sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
 
     sub = add(
         "finetune", commands.finetune, "Adapt a trained network to your own classes.", FINETUNE_EXAMPLES
     )
-    sub.add_argument(
-        "--weights", default=SHIPPED, help=f"where to start (default: '{SHIPPED}', the shipped network)"
-    )
+    sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
     _add_data(sub, None)
     sub.add_argument(
         "--freeze",
@@ -188,7 +231,10 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
     parser.add_argument("--precision", choices=runtime.PRECISIONS, default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the network (pays in long runs)")
     parser.add_argument(
-        "--out", type=Path, help="directory for the results (default: runs/MODEL-RECIPE-sSEED)"
+        "--out", type=Path, help="directory for the results (default: runs/ and a name made of the settings)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results of an earlier run in that directory"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this command")
     parser.add_argument(

@@ -3,180 +3,222 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import hashlib
 import json
 import shlex
-from functools import partial
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from . import data, evaluation, exercises, models, records, runtime, training
-from .data import CIFAR10, Normalize
+from .data import CIFAR10, Normalize, Split
 from .files import atomic
 from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
+RESULTS = ("model.safetensors", "best.safetensors", "history.json", "history.csv", "checkpoint.pt")
 
 
 def download(arguments: argparse.Namespace) -> None:
-    """Fetches CIFAR-10."""
+    """Fetch CIFAR-10."""
     train, test = data.load_cifar10(root=arguments.root, download=True)
     where = arguments.root or data.cache_dir()
     print(f"CIFAR-10 is complete in {where}: {len(train):,} + {len(test):,} images, content verified")
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Trains a network from scratch; only ``--record`` looks at the test images, after the end."""
+    """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
     recipe = _recipe(arguments)
     pool = _load(arguments, "train")
     test = None
     if arguments.record is not None:
         if arguments.data not in ("sample", "cifar10"):
             raise ValueError("--record needs test images: --data sample or cifar10")
-        records.changed(recipe)
         test = _load(arguments, "test")
     if arguments.classes:
         pool = pool.with_classes(arguments.classes)
         test = test and test.with_classes(arguments.classes)
+    learn, val = _divide(arguments, pool)
+    if test is not None:
+        record = _record_name(arguments, recipe, val)
+        records.refuse_existing(arguments.record, record, overwrite=arguments.overwrite)
     runtime.seed_everything(arguments.seed)
     model = models.create(arguments.model, num_classes=len(pool.classes))
-    history, split = _run(arguments, model, pool, recipe, name=arguments.model, normalize=CIFAR10)
+    history = _run(arguments, model, learn, val, recipe, name=arguments.model, normalize=CIFAR10)
     if test is not None and distributed.rank() == 0:
-        _record(arguments, model, recipe, history, split | {"test": test})
+        about = f"{arguments.data}, {len(arguments.classes)} classes" if arguments.classes else arguments.data
+        done = records.record_run(
+            arguments.record,
+            record,
+            command=shlex.join(["resnet-tutorial", *arguments.argv]),
+            network=arguments.model,
+            model=model,
+            history=history,
+            data=about,
+            train=learn,
+            val=val,
+            test=test,
+            overwrite=arguments.overwrite,
+        )
+        print(
+            f"test accuracy {done.test['accuracy']:.2%} (with the mirror image "
+            f"{done.test['accuracy_flip']:.2%}); recorded in {arguments.record / done.name}.json"
+        )
 
 
-def _record(
-    arguments: argparse.Namespace, model: models.ResNet, recipe: Recipe, history: History, splits: dict
-) -> None:
-    """Measures the last weights on the test images, in float32, and writes the record."""
+def _record_name(arguments: argparse.Namespace, recipe: Recipe, val: Split | None) -> str:
+    """Return a name that no other run has: with what was changed, and how many images were held out."""
     changes = records.changed(recipe)
     words = [arguments.model, recipe.name, *(f"{key}{value}" for key, value in changes.items())]
-    about = arguments.data
     if arguments.classes:
         words.append(f"{len(arguments.classes)}classes")
-        about += f", {len(arguments.classes)} classes"
-    if splits["val"]:  # else it would take the place of the run on all images
-        words.append(f"val{len(splits['val'])}")
-    name = "-".join([*words, f"s{arguments.seed}"])
-    single, flipped = (evaluation.predict(model, splits["test"], flip=flip) for flip in (False, True))
-    single, digest = records.save_logits(arguments.record, name, single)
-    report = evaluation.report(single)
-    record = records.Run(
-        name=name,
-        command=shlex.join(["resnet-tutorial", *arguments.argv]),
-        setup=history.setup,
-        model={
-            "name": arguments.model,
-            "config": model.config,
-            "parameters": models.count_parameters(model),
-        },
-        recipe=history.recipe,
-        changes=changes,
-        seed=arguments.seed,
-        data=records.data_summary(about, **splits),
-        history=history.rows,
-        seconds=history.rows[-1]["seconds"],
-        test={
-            "accuracy": float(single.correct.mean()),
-            "accuracy_flip": float(flipped.correct.mean()),
-            "loss": report.loss,
-            "logits_sha256": digest,
-        },
-    )
-    path = record.save(arguments.record)
-    print(
-        f"test accuracy {record.test['accuracy']:.2%} (with the mirror image "
-        f"{record.test['accuracy_flip']:.2%}); recorded in {path}"
-    )
+    if val is not None:  # else it would take the place of the run on all images
+        words.append(f"val{len(val)}")
+    return "-".join([*words, f"s{arguments.seed}"])
 
 
 def finetune(arguments: argparse.Namespace) -> None:
-    """Adapts a trained network to other classes."""
+    """Adapt a trained network to other classes."""
     recipe = _recipe(arguments)
-    pool = _load(arguments, "train")
+    learn, val = _divide(arguments, _load(arguments, "train"))
     runtime.seed_everything(arguments.seed)
     model, metadata = _load_model(arguments.weights)
-    training.replace_head(model, len(pool.classes))
+    training.replace_head(model, len(learn.classes))
     if arguments.freeze == "backbone":
         training.freeze_backbone(model)
         training.freeze_batchnorm(model)
-    groups = training.parameter_groups(model, lr=recipe.lr, decay=0.5, weight_decay=recipe.weight_decay)
-    _run(arguments, model, pool, recipe, name="finetuned", normalize=_normalize(metadata), groups=groups)
+    groups = training.parameter_groups(
+        model, lr=recipe.lr, decay=0.5, weight_decay=recipe.weight_decay, decay_all=recipe.decay_all
+    )
+    normalize = _normalize(metadata)
+    _run(arguments, model, learn, val, recipe, name="finetuned", normalize=normalize, groups=groups)
+
+
+def _divide(arguments: argparse.Namespace, pool: Split) -> tuple[Split, Split | None]:
+    """Hold out images for validation, as many as ``--val-fraction`` asks for."""
+    if not arguments.val_fraction:
+        return pool, None
+    return pool.split(arguments.val_fraction, seed=arguments.seed)
 
 
 def _run(
-    arguments, model, pool: data.Split, recipe: Recipe, *, name: str, normalize: Normalize, groups=None
-) -> tuple[History, dict[str, data.Split | None]]:
-    """Trains, prints a line an epoch, and saves the network and its history."""
+    arguments: argparse.Namespace,
+    model: models.ResNet,
+    learn: Split,
+    val: Split | None,
+    recipe: Recipe,
+    *,
+    name: str,
+    normalize: Normalize,
+    groups: list[dict[str, Any]] | None = None,
+) -> History:
+    """Train, print a line an epoch, and save the network and its history."""
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
     dtype = runtime.pick_precision(device, arguments.precision)
-    train, val = pool, None
-    if arguments.val_fraction:
-        train, val = pool.split(arguments.val_fraction, seed=arguments.seed)
-    out = arguments.out or Path("runs") / f"{name}-{recipe.name}-s{arguments.seed}"
-    if not arguments.resume:
-        out.mkdir(parents=True, exist_ok=True)
-    held_out = f", {len(val):,} for validation" if val is not None else ""
-    _say(f"{name}: {models.count_parameters(model):,} parameters; {len(train):,} training images{held_out}")
-    _say(f"{_choices(device, dtype, arguments.compile)}, {recipe.optimizer}, batches of {recipe.batch_size}")
+    out = arguments.out or Path("runs") / _folder_name(arguments, name, recipe)
+    with _claimed(out, resume=arguments.resume, overwrite=arguments.overwrite):
+        held_out = f", {len(val):,} for validation" if val is not None else ""
+        counts = f"{len(learn):,} training images{held_out}"
+        _say(f"{name}: {models.count_parameters(model):,} parameters; {counts}")
+        how = _choices(device, dtype, arguments.compile)
+        _say(f"{how}, {recipe.optimizer}, batches of {recipe.batch_size}")
 
-    save = partial(models.save_model, classes=pool.classes, normalize=normalize, seed=arguments.seed)
-    best = out / "best.safetensors"
-    board = None
-    if arguments.tensorboard is not None and distributed.rank() == 0:
-        board = Board(arguments.tensorboard / out.name, model, val, normalize=normalize)
+        def save(name: str, **about: Any) -> None:
+            details = {"classes": learn.classes, "normalize": normalize, "seed": arguments.seed, **about}
+            models.save_model(out / name, model, **details)
 
-    def on_epoch(row: Row) -> None:
-        _print_row(row)
-        if board is not None:
-            board(row)
-        if row["val_loss"] is not None and (row["epoch"] == 1 or row["val_loss"] < _val_loss(best)):
-            recipe_fields = dataclasses.asdict(recipe)
-            save(best, model, recipe=recipe_fields, epoch=row["epoch"], val_loss=row["val_loss"])
+        board = None
+        if arguments.tensorboard is not None and distributed.rank() == 0:
+            board = Board(arguments.tensorboard / out.name, model, val, normalize=normalize)
 
-    history = fit(
-        model,
-        train,
-        val,
-        recipe,
-        normalize=normalize,
-        seed=arguments.seed,
-        device=device,
-        precision=arguments.precision,
-        compile=arguments.compile,
-        groups=groups,
-        checkpoint=out / "checkpoint.pt",
-        save_every=arguments.save_every,
-        resume=arguments.resume,
-        on_epoch=on_epoch,
-    )
-    _say(f"trained in {history.rows[-1]['seconds']:.0f} s")
-    if distributed.rank() == 0:
-        save(out / "model.safetensors", model, recipe=history.recipe)
-        history.save(out / "history.json")
-        history.save_csv(out / "history.csv")
-        print(f"saved {out / 'model.safetensors'}, history.json and history.csv")
-    return history, {"train": train, "val": val}
+        def on_epoch(row: Row) -> None:
+            _print_row(row)
+            if board is not None:
+                board(row)
+
+        def on_best(row: Row) -> None:
+            fields = dataclasses.asdict(recipe)
+            save("best.safetensors", recipe=fields, epoch=row["epoch"], val_loss=row["val_loss"])
+
+        history = fit(
+            model,
+            learn,
+            val,
+            recipe,
+            normalize=normalize,
+            seed=arguments.seed,
+            device=device,
+            precision=arguments.precision,
+            compile=arguments.compile,
+            groups=groups,
+            checkpoint=out / "checkpoint.pt",
+            save_every=arguments.save_every,
+            resume=arguments.resume,
+            on_epoch=on_epoch,
+            on_best=on_best,
+        )
+        _say(f"trained in {history.rows[-1]['seconds']:.0f} s")
+        if distributed.rank() == 0:
+            save("model.safetensors", recipe=history.recipe)
+            history.save(out / "history.json")
+            history.save_csv(out / "history.csv")
+            print(f"saved {out / 'model.safetensors'}, history.json and history.csv")
+    return history
+
+
+def _folder_name(arguments: argparse.Namespace, name: str, recipe: Recipe) -> str:
+    """Return a name that differs where network, recipe, data or seed do."""
+    words = [name, recipe.name, *(f"{key}{value}" for key, value in records.changed(recipe).items())]
+    if arguments.data != "sample":
+        words.append(Path(arguments.data).resolve().name)
+    words += getattr(arguments, "classes", None) or []
+    return "-".join([*words, f"s{arguments.seed}"])
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Keep a folder of results to this run: no earlier ones are lost, and no other run writes there now."""
+    found = [out / name for name in RESULTS if (out / name).exists()]
+    if found and not (resume or overwrite):
+        raise ValueError(
+            f"{out} holds the results of an earlier run: go on with it (--resume), "
+            "choose another folder (--out), or replace them (--overwrite)"
+        )
+    if distributed.rank() != 0:
+        yield
+        return
+    place = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"resnet-tutorial-{place}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another run writes to {out}: choose another folder (--out)") from None
+    with lock:
+        if not resume:
+            out.mkdir(parents=True, exist_ok=True)
+            for path in found:
+                path.unlink()
+        yield
 
 
 def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
-    """What is computed where and how, in words."""
+    """Say what is computed where and how."""
     where = f"{runtime.describe(device)['device']} x {distributed.size()}".removesuffix(" x 1")
     how = "compiled" if compile else "not compiled"
     return f"{where}, {runtime.precision_name(dtype)}, channels-last, {how}"
 
 
 def _say(text: str) -> None:
-    """Prints, once if several processes train together."""
+    """Print, once if several processes train together."""
     if distributed.rank() == 0:
         print(text, flush=True)
-
-
-def _val_loss(path: Path) -> float:
-    """The validation loss of a saved network, perhaps one of an earlier process of the same run."""
-    return models.load_weights(path)[1]["val_loss"]
 
 
 def _print_row(row: Row) -> None:
@@ -187,14 +229,9 @@ def _print_row(row: Row) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Measures a network."""
+    """Measure a network."""
     model, metadata = _load_model(arguments.weights, name=arguments.model)
-    split = _load(arguments, "test")
-    if tuple(metadata["classes"]) != split.classes:
-        raise ValueError(
-            f"the network knows {', '.join(metadata['classes'])}, but {split.name} has "
-            f"{', '.join(split.classes)}: evaluate it on images of its own classes, or fine-tune it"
-        )
+    split = _of_its_classes(_load(arguments, "test"), tuple(metadata["classes"]), only=arguments.classes)
     predictions = evaluation.predict(
         model,
         split,
@@ -218,29 +255,43 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"saved {page}")
     if arguments.json is not None:
         with atomic(arguments.json) as file:
-            file.write((json.dumps(report.to_dict(), indent=1) + "\n").encode())
+            file.write((json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n").encode())
         print(f"saved {arguments.json}")
 
 
+def _of_its_classes(split: Split, known: tuple[str, ...], *, only: list[str] | None) -> Split:
+    """Return the images of the classes that a network knows, or of some of these, labelled as it does."""
+    if set(known) - set(split.classes):
+        raise ValueError(
+            f"the network knows {', '.join(known)}, but {split.name} has {', '.join(split.classes)}: "
+            "evaluate it on images of its own classes, or fine-tune it"
+        )
+    if known != split.classes:
+        split = split.with_classes(known, name=f"{split.name} ({len(known)} of {len(split.classes)} classes)")
+    if not only:
+        return split
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(f"unknown class {unknown[0]!r}: choose among {', '.join(known)}")
+    wanted = torch.tensor([known.index(name) for name in only], device=split.labels.device)
+    return split.subset(torch.isin(split.labels, wanted), name=f"{split.name}, only {', '.join(only)}")
+
+
 def predict(arguments: argparse.Namespace) -> None:
-    """Names what is in pictures."""
+    """Name what is in pictures."""
     model, metadata = _load_model(arguments.weights)
     classes = metadata["classes"]
     top = min(3, len(classes)) if arguments.top is None else arguments.top
     if not 1 <= top <= len(classes):
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
     images = torch.stack([data.load_image(path) for path in arguments.images])  # (N, 3, 32, 32)
-    labels = torch.zeros(len(images), dtype=torch.int64)  # unknown, and not used
-    predictions = evaluation.predict(
-        model, data.Split(images, labels, tuple(classes), "photos"), normalize=_normalize(metadata)
-    )
+    predictions = evaluation.predict(model, images, classes=classes, normalize=_normalize(metadata))
     for path, probabilities in zip(arguments.images, predictions.probabilities, strict=True):
         best = probabilities.argsort()[::-1][:top]
         print(f"{path}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Judges a reader's answers to the exercises of a chapter."""
+    """Judge a reader's answers to the exercises of a chapter."""
     verdicts = exercises.check(arguments.chapter, arguments.notebook)
     print(*verdicts, sep="\n")
     right = sum(verdict.state == "right" for verdict in verdicts)
@@ -253,21 +304,22 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return recipe.but(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _load(arguments: argparse.Namespace, part: str) -> data.Split:
-    """The training or test images that ``--data`` names; a directory of one's own is taken whole."""
+def _load(arguments: argparse.Namespace, part: str) -> Split:
+    """Return the images that ``--data`` names, to train or to test on; a folder is taken whole."""
     if arguments.data in ("sample", "cifar10"):
         train, test = data.load_sample() if arguments.data == "sample" else data.load_cifar10()
         return train if part == "train" else test
     return data.load_folder(arguments.data, on_error="skip" if arguments.skip_unreadable else "raise")
 
 
-def _load_model(weights: str, *, name: str | None = None) -> tuple[models.ResNet, dict]:
-    path = models.shipped("resnet20", weights) if weights == SHIPPED else weights
+def _load_model(weights: str, *, name: str | None = None) -> tuple[models.ResNet, dict[str, Any]]:
+    """Read a weights file, or the shipped ResNet-20 of that name."""
+    path = models.shipped("resnet20", weights) if ("resnet20", weights) in models.SHIPPED_WEIGHTS else weights
     model, metadata = models.load_model(path, name=name)
     if "classes" not in metadata:
         raise ValueError(f"{path} holds weights but no class names: give a file that train or finetune wrote")
     return model, metadata
 
 
-def _normalize(metadata: dict) -> Normalize:
+def _normalize(metadata: dict[str, Any]) -> Normalize:
     return Normalize(tuple(metadata["mean"]), tuple(metadata["std"]))

@@ -9,7 +9,6 @@ import ast
 import contextlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .evaluation import wilson_interval
-from .models import cifar_resnet, count_parameters, resnet20
+from .models import Bottleneck, ResNet, cifar_resnet, count_parameters, resnet20
 from .training import RECIPES, freeze_backbone, parameter_groups, trainable
 
 __all__ = ["EXERCISES", "Exercise", "Verdict", "check"]
@@ -33,9 +32,9 @@ class Exercise:
     """An exercise whose answer a program can judge.
 
     Attributes:
-        number: such as "3.2".
-        answer: what the last line of the reader's cell should be.
-        right: whether an answer is right; it may raise whatever a wrong answer makes it raise.
+        number: Its number in the book, such as "3.2".
+        answer: What the last line of the reader's cell should be.
+        right: Whether an answer is right; it may raise whatever a wrong answer makes it raise.
 
     Example:
         >>> area = Exercise("0.1", "the area of a square of side 3", lambda answer: answer == 9)
@@ -49,7 +48,7 @@ class Exercise:
 
 
 def _numbers(*expected: float, within: float = 1e-6) -> Callable[[Any], bool]:
-    """Whether an answer is these numbers, in this order, up to a relative difference."""
+    """Make a check for these numbers, in this order, up to a relative difference."""
 
     def right(answer: Any) -> bool:
         given = np.asarray(answer, dtype=float).ravel()
@@ -58,34 +57,31 @@ def _numbers(*expected: float, within: float = 1e-6) -> Callable[[Any], bool]:
     return right
 
 
-def _folds(fold: Callable) -> bool:
+def _folds(fold: Callable[[nn.Conv2d, nn.BatchNorm2d], tuple[Tensor, Tensor]]) -> bool:
     conv, bn = nn.Conv2d(4, 6, 3, padding=1, bias=False).double(), nn.BatchNorm2d(6).double().eval()
-    for tensor in (bn.weight, bn.bias, bn.running_mean, bn.running_var):
-        nn.init.uniform_(tensor, 0.5, 2)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        nn.init.uniform_(bn.state_dict()[name], 0.5, 2)
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     weight, bias = fold(conv, bn)
     return torch.allclose(F.conv2d(x, weight, bias, padding=1), bn(conv(x)))
 
 
-def _smoothed(gradient: Callable) -> bool:
+def _smoothed(gradient: Callable[[Tensor, int, float], Any]) -> bool:
     z = torch.randn(10, dtype=torch.float64, requires_grad=True)
-    F.cross_entropy(z[None], torch.tensor([4]), label_smoothing=0.1).backward()
-    return torch.allclose(torch.as_tensor(gradient(z.detach(), 4, 0.1)), z.grad)
+    (expected,) = torch.autograd.grad(F.cross_entropy(z[None], torch.tensor([4]), label_smoothing=0.1), z)
+    return torch.allclose(torch.as_tensor(gradient(z.detach(), 4, 0.1)), expected)
 
 
-def _strides_first(block: type[nn.Module]) -> bool:
+def _strides_first(block: type[Bottleneck]) -> bool:
     made = block(16, 8, stride=2)
     moved = made.conv1.stride == (2, 2) and made.conv2.stride == (1, 1)
-    return moved and made(torch.zeros(1, 16, 8, 8)).shape == (1, 32, 4, 4)
+    return moved and bool(made(torch.zeros(1, 16, 8, 8)).shape == (1, 32, 4, 4))
 
 
-def _for_grey_images(model: nn.Module) -> bool:
+def _for_grey_images(model: ResNet) -> bool:
     images = torch.zeros(2, 1, 64, 64)
-    return model.forward_features(images).shape[2:] == (16, 16) and model(images).shape == (2, 20)
-
-
-def _parameters(**options: str) -> int:
-    return count_parameters(cifar_resnet(20, **options))
+    features, logits = model.forward_features(images), model(images)
+    return bool(features.shape[2:] == (16, 16) and logits.shape == (2, 20))
 
 
 def _momentum() -> float:
@@ -163,9 +159,7 @@ EXERCISES: dict[int, tuple[Exercise, ...]] = {
         Exercise(
             "3.3",
             "the number of parameters that option B adds",
-            lambda n: (
-                n == count_parameters(cifar_resnet(20, shortcut="B")) - count_parameters(cifar_resnet(20))
-            ),
+            lambda n: n == count_parameters(resnet20(shortcut="B")) - count_parameters(resnet20()),
         ),
         Exercise("3.5", "the class of the block", _strides_first),
         Exercise("3.6", "the network", _for_grey_images),
@@ -192,7 +186,12 @@ MARK = re.compile(r"\s*#\s*your answer to exercise\s+0*(\d+\.\d+)\b.*", re.IGNOR
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one exercise: "right", "not right", "failed" or "missing", with a word of help.
+    """What became of one exercise.
+
+    Attributes:
+        exercise: Which one.
+        state: "right", "not right", "failed" or "missing".
+        help: What to do about it; empty if the answer is right.
 
     Example:
         >>> print(Verdict(EXERCISES[3][1], "right"))
@@ -204,20 +203,20 @@ class Verdict:
     help: str = ""
 
     def __str__(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         return f"{self.exercise.number:5} {self.state}" + (f": {self.help}" if self.help else "")
 
 
-def check(chapter: int, notebook: str | os.PathLike | None = None) -> list[Verdict]:
+def check(chapter: int, notebook: str | Path | None = None) -> list[Verdict]:
     r"""Judge the answers in a chapter's notebook.
 
     Args:
-        chapter: its number.
-        notebook: the file with the answers; by default the chapter's notebook in this folder or the next.
+        chapter: Its number.
+        notebook: The file with the answers; by default the chapter's notebook in this folder or the next.
 
     Raises:
-        FileNotFoundError: there is no such notebook.
-        ValueError: the chapter has no exercise with a check, or the file is no notebook.
+        FileNotFoundError: If there is no such notebook.
+        ValueError: If the chapter has no exercise with a check, or the file is no notebook.
 
     Example:
         >>> lines = ["# Your answer to Exercise 3.2\n", "[20, 32]"]
@@ -235,7 +234,7 @@ def check(chapter: int, notebook: str | os.PathLike | None = None) -> list[Verdi
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         taught = [cell for cell in _before_exercises(cells) if cell["cell_type"] == "code"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IsADirectoryError):
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers") from None
     answers = {match[1]: source for source in code if (match := MARK.match(source))}
     namespace = _definitions("".join(cell["source"]) for cell in taught)
@@ -252,8 +251,8 @@ def _find(chapter: int) -> Path:
     return found[0]
 
 
-def _before_exercises(cells: list[dict]) -> Iterator[dict]:
-    """The cells that teach; those after the first heading of an exercise hold the solutions."""
+def _before_exercises(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the cells that teach; those after the first heading of an exercise hold the solutions."""
     for cell in cells:
         if cell["cell_type"] == "markdown" and re.search(r"^#+ Exercise \d", "".join(cell["source"]), re.M):
             return
@@ -261,7 +260,7 @@ def _before_exercises(cells: list[dict]) -> Iterator[dict]:
 
 
 def _definitions(sources: Iterator[str]) -> dict[str, Any]:
-    """Imports, functions and classes of some cells, without running anything else in them."""
+    """Collect imports, functions and classes of some cells, without running anything else in them."""
     namespace: dict[str, Any] = {"__name__": "__answers__"}
     for source in sources:
         if MARK.match(source):
@@ -299,14 +298,14 @@ def _judge(exercise: Exercise, source: str | None, namespace: dict[str, Any]) ->
 
 
 def _value(source: str, namespace: dict[str, Any]) -> Any:
-    """Run a cell; the value of its last line, as a notebook shows it, or what its last line defines."""
+    """Run a cell; return the value of its last line, as a notebook shows it, or what that line defines."""
     body = ast.parse(source).body
     last = body[-1] if body else None
     name = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else None
-    expression = body.pop().value if isinstance(last, ast.Expr) else None
-    exec(compile(ast.Module(body, []), "<answer>", "exec"), namespace)
-    if expression is not None:
-        return eval(compile(ast.Expression(expression), "<answer>", "eval"), namespace)
+    expression = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
+    exec(compile(ast.Module(body[:-1] if expression else body, []), "<answer>", "exec"), namespace)
+    if expression:
+        return eval(compile(expression, "<answer>", "eval"), namespace)
     if name is None:
         raise ValueError("the last line is no value: put the answer there, as a value, a function or a class")
     return namespace[name]

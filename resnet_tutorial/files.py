@@ -21,17 +21,18 @@ WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: no
 
 @contextmanager
 def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is whole and on the disk.
+    """Open a binary file that takes its name only once it is whole and on the disk.
 
     The block writes to a hidden file beside the target. Whatever ends the block early (an exception, Ctrl-C,
-    a full disk), that file is removed and an older one of the target's name stays as it was.
+    a full disk), that file is removed and an older one of the target's name stays as it was. A symbolic link
+    stays a link: the file that it names is written.
 
     Args:
-        path: the file to write.
-        parents: make missing directories.
+        path: The file to write.
+        parents: Whether to make missing directories.
 
     Raises:
-        ValueError: the file cannot be written; one line that names it and the reason.
+        ValueError: If the file cannot be written; one line that names it and the reason.
 
     Example:
         >>> Path("note.txt").write_bytes(b"whole")
@@ -44,51 +45,76 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
         >>> Path("note.txt").read_bytes()
         b'whole'
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a directory; give a file name")
-    if path.exists() and not path.is_file():  # a rename onto /dev/null would replace it
-        raise ValueError(f"cannot write {path}: it is a device or a pipe; give a file name")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # same directory: a rename, never a copy
+    target = Path(os.path.realpath(path))
+    if reason := _no_file(path, target):
+        raise ValueError(f"cannot write {path}: {reason}: give the name of a file")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")  # same directory: renamed, not copied
     try:
         if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path.parent, f".{glob.escape(path.name)}.*.partial")
+            target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(target.parent, f".{glob.escape(target.name)}.*.partial")
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        os.replace(partial, target)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError, raised while it handles the OSError.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or cause
-        if not path.parent.is_dir():
-            reason = f"{path.parent} is not a directory"
+        reason = cause.strerror or str(cause)
+        if not target.parent.is_dir():
+            reason = f"{target.parent} is not a directory"
         raise ValueError(f"cannot write {path}: {reason}") from None
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
+def _no_file(path: str | Path, target: Path) -> str | None:
+    """Say why ``target``, which ``path`` leads to, must not be replaced; ``None`` if it may be."""
+    # What links under /dev and /proc lead to often has no name: only the place tells.
+    if any(str(place).startswith(("/dev/", "/proc/")) for place in (os.path.abspath(path), target)):
+        return "it belongs to the system"
+    if target.is_dir():
+        return "it is a directory"
+    if target.is_symlink():
+        return "its links lead in a circle"
+    return "it is a device or a pipe" if target.exists() and not target.is_file() else None
+
+
 @contextmanager
 def workspace(folder: Path) -> Iterator[Path]:
-    """A directory that is gone afterwards; inside `folder`, so that moving a file out of it is atomic."""
+    """Make a directory that is gone afterwards; inside ``folder``, so that a file can be renamed out of it.
+
+    Example:
+        >>> with workspace(Path()) as work:
+        ...     work.is_dir()
+        True
+        >>> work.exists()
+        False
+    """
     with tempfile.TemporaryDirectory(prefix=WORKSPACE, dir=folder, ignore_cleanup_errors=True) as work:
         yield Path(work)
 
 
 def remove_stale(folder: Path, pattern: str, *, age: float = STALE) -> None:
-    """Remove what matches in `folder` and has not been written to for `age` seconds.
+    """Remove what matches in ``folder`` and has not been written to for ``age`` seconds.
 
     A process that is killed cannot tidy up; the next one does. What cannot be removed is left alone.
 
     Args:
-        folder: where to look; need not exist.
-        pattern: a glob pattern of names, for files and directories.
-        age: seconds since the newest write, in a directory that of anything inside it.
+        folder: Where to look; need not exist.
+        pattern: A glob pattern of names, for files and directories.
+        age: Seconds since the newest write, in a directory that of anything inside it.
+
+    Example:
+        >>> for name in (".a.partial", "a"):
+        ...     Path(name).touch()
+        >>> remove_stale(Path(), ".*.partial", age=-1)
+        >>> Path(".a.partial").exists(), Path("a").exists()
+        (False, True)
     """
     before = time.time() - age
     for entry in folder.glob(pattern):

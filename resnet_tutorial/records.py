@@ -1,8 +1,6 @@
 """Recorded results: training runs and tables of measurements, as small JSON files that anyone can check.
 
-A number in the book is either computed on the page or read from such a file. A run's file holds the command,
-the recipe, the whole history, the machine and the versions; the logits on the test images lie beside it, so
-that every metric can be computed again.
+The logits on the test images lie beside a run's file, so that every metric can be computed again.
 """
 
 from __future__ import annotations
@@ -11,67 +9,82 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
+import torch
 
-from .evaluation import Predictions
+from . import models
+from .data import Split
+from .evaluation import Predictions, predict, report
 from .files import atomic
-from .training import RECIPES, Recipe
+from .runtime import source_version
+from .training import RECIPES, History, Recipe, Row
 
 __all__ = [
-    "MACHINE",
     "Measurement",
     "Run",
     "by_network",
     "by_seed",
     "changed",
     "compare",
-    "data_summary",
     "in_words",
     "load_all",
-    "save_logits",
-    "source_version",
+    "record_run",
+    "refuse_existing",
 ]
 
-FORMAT = 1
+MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
+
+
+class Data(TypedDict):
+    """What was learnt from, held out and measured on: of each split ``images``, and their ``fingerprint``."""
+
+    name: str
+    train: dict[str, Any]
+    val: dict[str, Any] | None
+    test: dict[str, Any]
+
+
+class Tested(TypedDict):
+    """What the last weights reach on the test images; the loss in nats, of a single view."""
+
+    accuracy: float  # of a single view, in 0..1
+    accuracy_flip: float  # image and mirror image averaged
+    loss: float
+    logits_sha256: str  # of the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Recorded:
-    """What every record says about itself.
+    """What every record says about itself."""
 
-    Attributes:
-        name: The file's name without its ending.
-        command: What to type to make it again.
-        setup: The machine, the versions and the settings.
-        commit: The version of this package's source, ``None`` if it is not under Git.
-        date: When it was made, as YYYY-MM-DD.
-        format: Version of the form of these files.
-    """
-
-    name: str
-    command: str
-    setup: dict[str, Any]
-    commit: str | None = field(default_factory=lambda: source_version())
+    name: str  # the file's, without its ending
+    command: str  # what to type to make it again
+    setup: dict[str, Any]  # the machine, the versions and the settings
+    commit: str | None = field(default_factory=source_version)  # of this package's source
     date: str = field(default_factory=lambda: datetime.date.today().isoformat())
-    format: int = FORMAT
+    format: int = 1  # of these files
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``folder/name.json``; the file appears whole or not at all. Returns its path."""
+        """Write ``folder/name.json``, whole or not at all, and return its path.
+
+        Raises:
+            ValueError: If a number is not finite, or the file cannot be written.
+        """
         path = Path(folder) / f"{self.name}.json"
+        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
         with atomic(path, parents=True) as file:
-            file.write((json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+            file.write((text + "\n").encode())
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads a record.
+        """Read a record.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -79,76 +92,72 @@ class _Recorded:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            record = cls(**content)
+            record = cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a {cls.__name__}: {error}") from None
-        if record.format != FORMAT or record.name != path.stem:
+        if record.format != 1 or record.name != path.stem:
             raise ValueError(f"{path} has format {record.format} and name {record.name!r}")
         return record
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(_Recorded):
-    """A training run that was carried to its end and then measured once on the test images.
+    """A training run that was carried to its end and then measured once on the test images."""
 
-    Attributes:
-        model: ``name``, ``config`` and number of ``parameters``.
-        recipe: All fields of the recipe.
-        changes: Those that were changed from the recipe of that name.
-        seed: Of weights, order and augmentation.
-        data: ``name``, and for each of ``train``, ``val`` and ``test`` the number of ``images`` and their
-            ``fingerprint`` (``None`` where there are none).
-        history: One row an epoch, as in :class:`~resnet_tutorial.training.History`.
-        seconds: Wall time of training, compiling and validation included, the test not.
-        test: ``accuracy`` of the last weights, single view; ``accuracy_flip``, image and mirror image
-            averaged; ``loss`` in nats; ``logits_sha256``, of the file of logits.
-
-    Example:
-        >>> kept, digest = save_logits("runs", "two", Predictions([[2, 0], [0, 3]], [0, 0], ("a", "b")))
-        >>> about = {"command": "make", "setup": {}, "history": [], "model": {}, "recipe": {}, "changes": {}}
-        >>> test = {"accuracy": float(kept.correct.mean()), "logits_sha256": digest}
-        >>> run = Run(name="two", seed=0, data={}, seconds=1.5, test=test, **about)
-        >>> again = Run.load(run.save("runs"))
-        >>> again == run, again.predictions("runs").correct
-        (True, array([ True, False]))
-    """
-
-    model: dict[str, Any]
-    recipe: dict[str, Any]
-    changes: dict[str, Any]
-    seed: int
-    data: dict[str, Any]
-    history: list[dict[str, Any]]
-    seconds: float
-    test: dict[str, Any]
+    model: dict[str, Any]  # name, config and number of parameters
+    recipe: dict[str, Any]  # all fields
+    changes: dict[str, Any]  # what was changed from the recipe of that name
+    seed: int  # of weights, order and augmentation
+    data: Data
+    history: list[Row]
+    seconds: float  # of training, compiling and validation included, the test not
+    test: Tested
 
     def check(self, folder: str | Path) -> None:
-        """Compares the record with itself, with its logits in the folder and with the recipes of today.
+        """Compute again what can be: network, accuracy and loss, and what the recipe means today.
 
         Raises:
-            FileNotFoundError: If the logits are missing.
-            ValueError: If something does not agree; the message says what.
+            FileNotFoundError: If the logits, a file in the folder, are missing.
+            ValueError: If something does not agree or is not there; the message says what.
         """
-        known = RECIPES.get(self.recipe["name"])
+        try:
+            problem = self._problem(self.predictions(folder))
+        except (AttributeError, KeyError, TypeError) as error:
+            problem = f"a field is missing or of another kind ({type(error).__name__}: {error})"
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise ValueError(f"{self.name}.json: {problem}")
+
+    def _problem(self, predictions: Predictions) -> str | None:
+        known, network = RECIPES.get(self.recipe["name"]), self.model
         if known is None:
-            raise ValueError(f"{self.name}: there is no recipe {self.recipe['name']!r} any more")
+            return f"there is no recipe {self.recipe['name']!r} any more"
         if (now := _plain(known.but(**self.changes))) != self.recipe:
             differ = sorted(k for k in now.keys() | self.recipe if now.get(k) != self.recipe.get(k))
-            raise ValueError(f"{self.name}: recipe {known.name!r} has changed since in {', '.join(differ)}")
-        epochs = [row["epoch"] for row in self.history]
+            return f"recipe {known.name!r} has changed since in {', '.join(differ)}"
+        with torch.device("meta"):
+            built = models.ResNet.from_config(network["config"])
+            named = models.create(network["name"], num_classes=len(predictions.classes))
+        if named.config != built.config:
+            return f"the config is not that of {network['name']}"
+        if (parameters := models.count_parameters(built)) != network["parameters"]:
+            return f"{network['parameters']} parameters, by the config {parameters}"
+        epochs, planned = [row["epoch"] for row in self.history], self.recipe["epochs"]
         if not epochs or epochs != list(range(1, len(epochs) + 1)):
-            raise ValueError(f"{self.name}: the history's epochs are not 1, 2, ...")
-        if self.recipe["epochs"] and self.recipe["patience"] is None and len(epochs) != self.recipe["epochs"]:
-            raise ValueError(f"{self.name}: {len(epochs)} of {self.recipe['epochs']} epochs were run")
-        predictions = self.predictions(folder)
+            return "the history's epochs are not 1, 2, ..."
+        if planned and self.recipe["patience"] is None and len(epochs) != planned:
+            return f"{len(epochs)} of {planned} epochs were run"
         if len(predictions) != self.data["test"]["images"]:
-            raise ValueError(f"{self.name}: logits of {len(predictions)} images")
-        if (again := float(predictions.correct.mean())) != self.test["accuracy"]:
-            raise ValueError(f"{self.name}: accuracy {self.test['accuracy']}, from the logits {again}")
+            return f"logits of {len(predictions)} images, not of {self.data['test']['images']}"
+        test, again = self.test, report(predictions)
+        if test["accuracy"] != again.accuracy or not abs(test["loss"] - again.loss) < 1e-3:  # of float16
+            told = f"accuracy {test['accuracy']}, loss {test['loss']}"
+            return f"{told}, from the logits {again.accuracy} and {again.loss}"
+        return None
 
     def predictions(self, folder: str | Path) -> Predictions:
-        """The logits on the test images, with labels and class names.
+        """Read the logits on the test images, with labels and class names.
 
         Raises:
             FileNotFoundError: If the file is missing.
@@ -157,50 +166,107 @@ class Run(_Recorded):
         path = Path(folder) / f"{self.name}.npz"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: it holds the logits of {self.name}.json")
-        if _sha256(path) != self.test["logits_sha256"]:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != self.test["logits_sha256"]:
             raise ValueError(f"{path} is not the file that was recorded")
-        with np.load(path, allow_pickle=False) as content:
-            return Predictions(content["logits"], content["labels"].astype(np.int64), content["classes"])
+        return Predictions.load(path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(_Recorded):
-    """A table of measurements.
+    """A table of measurements."""
 
-    Attributes:
-        title: What was measured, with units.
-        columns: Their names.
-        rows: One list a row, numbers and text.
-        notes: How it was measured.
-    """
-
-    title: str
-    columns: list[str]
-    rows: list[list[Any]]
-    notes: list[str]
+    title: str  # what was measured, with units
+    columns: list[str]  # their names
+    rows: list[list[Any]]  # numbers and text
+    notes: list[str]  # how it was measured
 
     def check(self) -> None:
-        """Raises ``ValueError`` if a row has another length than the header, or there is none."""
+        """Raise ``ValueError`` if a row has another length than the header, or there is none."""
         if not self.rows or any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"{self.name}: every row needs {len(self.columns)} cells")
+            raise ValueError(f"{self.name}.json: every row needs {len(self.columns)} cells")
 
     def column(self, name: str) -> list[Any]:
-        """One column; ``ValueError`` if there is none of that name."""
+        """Return one column; ``ValueError`` if there is none of that name."""
         return [row[self.columns.index(name)] for row in self.rows]
 
 
-def save_logits(folder: str | Path, name: str, predictions: Predictions) -> tuple[Predictions, str]:
-    """Writes ``folder/name.npz``, logits as float16; returns what will be read, and the file's SHA-256."""
-    path = Path(folder) / f"{name}.npz"
-    half = predictions.logits.astype(np.float16)
-    labels = predictions.labels.astype(np.uint16)
-    with atomic(path, parents=True) as file:
-        np.savez_compressed(file, logits=half, labels=labels, classes=np.array(predictions.classes))
-    return Predictions(half, predictions.labels, predictions.classes), _sha256(path)
+def refuse_existing(folder: str | Path, name: str, *, overwrite: bool = False) -> None:
+    """Refuse a name that a record in the folder has: ask before the training, not after it.
+
+    Raises:
+        ValueError: If there is such a record, unless it may be overwritten.
+
+    Example:
+        >>> Path("quick-s0.json").touch()
+        >>> refuse_existing(".", "quick-s0")
+        Traceback (most recent call last):
+        ValueError: quick-s0.json exists: record into another folder, remove it, or choose to overwrite it
+    """
+    path = Path(folder) / f"{name}.json"
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: record into another folder, remove it, or choose to overwrite it")
+
+
+def record_run(
+    folder: str | Path,
+    name: str,
+    *,
+    command: str,
+    network: str,
+    model: models.ResNet,
+    history: History,
+    data: str,
+    train: Split,
+    val: Split | None,
+    test: Split,
+    overwrite: bool = False,
+) -> Run:
+    """Measure a trained network on the test images, in float32, and write the record and its logits.
+
+    Its ``history`` says the recipe and the seed; ``network`` is the name that ``create`` takes, ``command``
+    what to type to make the record again, ``data`` the name of the images, ``val`` those held out, if any.
+
+    Raises:
+        ValueError: If there is a record of this name or no recipe of that name, or a file cannot be written.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> few, recipe = load_sample()[1].subset(range(8)), RECIPES["quick"].but(epochs=1)
+        >>> history = History([{"epoch": 1, "seconds": 9.5}], dataclasses.asdict(recipe), {"seed": 0})
+        >>> about = {"command": "make", "network": "resnet8", "model": models.create("resnet8"), "val": None}
+        >>> run = record_run("runs", "new", history=history, data="sample", train=few, test=few, **about)
+        >>> run.check("runs")
+        >>> Run.load("runs/new.json") == run, len(run.predictions("runs")), run.changes
+        (True, 8, {'epochs': 1})
+    """
+    refuse_existing(folder, name, overwrite=overwrite)
+    recipe = Recipe(**history.recipe)
+    changes = changed(recipe)  # refuses one that nobody could run again
+    single, flipped = (predict(model, test, flip=flip) for flip in (False, True))
+    path = single.save(Path(folder) / f"{name}.npz", dtype=np.float16)
+    kept, flip = report(Predictions.load(path)), float(flipped.correct.mean())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    splits = {"train": train, "test": test} | ({"val": val} if val else {})
+    about = {key: {"images": len(s), "fingerprint": s.fingerprint} for key, s in splits.items()}
+    run = Run(
+        name=name,
+        command=command,
+        setup=history.setup,
+        model={"name": network, "config": model.config, "parameters": models.count_parameters(model)},
+        recipe=_plain(recipe),
+        changes=changes,
+        seed=history.setup["seed"],
+        data=Data(name=data, train=about["train"], val=about.get("val"), test=about["test"]),
+        history=history.rows,
+        seconds=history.rows[-1]["seconds"],
+        test=Tested(accuracy=kept.accuracy, accuracy_flip=flip, loss=kept.loss, logits_sha256=digest),
+    )
+    run.save(folder)
+    return run
 
 
 def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
-    """All records in a folder, by name; none if there is no such folder.
+    """Read all records in a folder, by name; none if there is no such folder.
 
     Raises:
         ValueError: If a JSON file there is no record.
@@ -212,63 +278,37 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
         >>> len(runs), tables[0].column("s")
         (0, [2.5, 3.5])
     """
-    runs: list[Run] = []
-    tables: list[Measurement] = []
-    for path in sorted(Path(folder).glob("*.json")):
-        if '"recipe"' in path.read_text(encoding="utf-8"):
-            runs.append(Run.load(path))
-        else:
-            tables.append(Measurement.load(path))
-    return runs, tables
+    paths = sorted(Path(folder).glob("*.json"))
+    is_run = {path: '"recipe"' in path.read_text(encoding="utf-8") for path in paths}
+    runs = [Run.load(path) for path in paths if is_run[path]]
+    return runs, [Measurement.load(path) for path in paths if not is_run[path]]
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """What to give ``but`` of the recipe of this name in ``RECIPES``; ``ValueError`` if there is none."""
+    """Return what to give ``but`` of the recipe of this name in ``RECIPES``.
+
+    Raises:
+        ValueError: If there is no recipe of this name.
+
+    Example:
+        >>> changed(RECIPES["paper"].but(epochs=3))  # in place of its number of steps
+        {'epochs': 3}
+    """
     if recipe.name not in RECIPES:
-        raise ValueError(f"recipe {recipe.name!r} is not in RECIPES: nobody could run it again")
+        raise ValueError(f"unknown recipe {recipe.name!r}: choose one of {', '.join(RECIPES)} to record it")
     ours, original = _plain(recipe), _plain(RECIPES[recipe.name])
     differ = {key: value for key, value in ours.items() if value != original[key]}
     other = {"epochs": "steps", "steps": "epochs"}  # one given clears the other
     return {key: value for key, value in differ.items() if value is not None or other.get(key) not in differ}
 
 
-def data_summary(name: str, **splits: Any) -> dict[str, Any]:
-    """Number of images and fingerprint of each split; a split may be ``None``."""
-    about = {
-        key: None if split is None else {"images": len(split), "fingerprint": split.fingerprint}
-        for key, split in splits.items()
-    }
-    return {"name": name, **about}
-
-
-def source_version() -> str | None:
-    """The commit of this package's source, with a plus sign if files were changed since."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(here)) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields as JSON gives them back."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
+    """Return the recipe's fields as JSON gives them back."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
 
 
 def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
-    """A recipe's name, and what was changed in it.
+    """Return a recipe's name, and what was changed in it.
 
     Example:
         >>> in_words("modern", {"epochs": 30})
@@ -277,41 +317,62 @@ def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
     return ", ".join([recipe, *(f"{key} {value}" for key, value in sorted(changes.items()))])
 
 
+def _groups(records: Iterable[Run], alike: Callable[[Run], object]) -> list[list[Run]]:
+    """Put together what is alike and was made on the same machine with the same settings."""
+    groups: dict[str, list[Run]] = {}
+    for run in records:
+        groups.setdefault(repr((alike(run), [run.setup.get(key) for key in MACHINE])), []).append(run)
+    return list(groups.values())
+
+
 def by_seed(records: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but their seed, together: the only ones that may be averaged.
+    """Group runs that differ in nothing but their seed: the only ones that may be averaged.
 
     Of the training and validation images the numbers must agree; which they are may depend on the seed.
 
     Example:
-        >>> about = {"command": "", "changes": {}, "history": [], "seconds": 60.0, "test": {}}
+        >>> about = dict.fromkeys(("command", "changes", "history", "seconds", "test"))
         >>> about |= {"model": {"name": "resnet20"}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None}}
+        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
         >>> made = [(0, "CPU"), (1, "CPU"), (2, "another CPU")]
         >>> runs = [Run(name=f"s{seed}", seed=seed, setup={"device": d}, **about) for seed, d in made]
         >>> [[run.name for run in group] for group in by_seed(runs)]
         [['s0', 's1'], ['s2']]
     """
-    groups: dict[str, list[Run]] = {}
-    for run in records:
-        sizes = [(run.data.get(part) or {}).get("images") for part in ("train", "val")]
-        images = [run.data["name"], *sizes, run.data.get("test")]
-        alike = (run.model["name"], run.recipe, images, _machine(run))
-        groups.setdefault(repr(alike), []).append(run)
-    return list(groups.values())
+
+    def alike(run: Run) -> object:
+        numbers = [split and split["images"] for split in (run.data["train"], run.data["val"])]
+        return run.model["name"], run.recipe, run.data["name"], numbers, run.data["test"]
+
+    return _groups(records, alike)
+
+
+def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
+    """Group runs that differ in nothing but the network: of each group, a dictionary by its name.
+
+    Example:
+        >>> about = dict.fromkeys(("command", "changes", "history", "seconds", "test"))
+        >>> about |= {"setup": {"device": "CPU"}, "recipe": {"name": "quick"}}
+        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None}}
+        >>> made = [("resnet20", 0), ("resnet56", 0), ("resnet20", 1)]
+        >>> runs = [Run(name=f"{k}-{seed}", model={"name": k}, seed=seed, **about) for k, seed in made]
+        >>> [list(group) for group in by_network(runs)]
+        [['resnet20', 'resnet56'], ['resnet20']]
+    """
+    groups = _groups(records, lambda run: (run.recipe, run.seed, run.data | {"test": None}))
+    return [{run.model["name"]: run for run in group} for group in groups]
 
 
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
-    """Runs that differ in their seed only (:func:`by_seed`), as one row each.
+    """Average runs that differ in their seed only (:func:`by_seed`): one row each, best accuracy first.
 
-    Returns:
-        Rows with ``model``, ``recipe`` (see :func:`in_words`), ``data``, ``images`` (for training), ``n``
-        (seeds), ``accuracy`` and ``accuracy_flip`` on the test images, ``seconds`` (means), ``accuracy_sd``
-        (``None`` for one seed), ``parameters``, ``device`` and its ``threads``, best accuracy first.
+    ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means, and
+    ``accuracy_sd`` is ``None`` for one seed.
 
     Example:
         >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
         >>> about |= {"model": {"name": "resnet20", "parameters": 269722}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}}}
+        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
         >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
         >>> runs = [Run(name=f"s{seed}", seed=seed, test=test, **about) for seed, test in enumerate(tests)]
         >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
@@ -337,30 +398,3 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -row["accuracy"])
-
-
-def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
-    """Runs that differ in nothing but the network: same recipe, seed, images, machine and settings.
-
-    Returns:
-        One dictionary for each such set, from the network's name to its run.
-
-    Example:
-        >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
-        >>> about |= {"recipe": {"name": "quick"}, "test": {}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None}}
-        >>> made = [("resnet20", 0), ("resnet56", 0), ("resnet20", 1)]
-        >>> runs = [Run(name=f"{k}-{seed}", model={"name": k}, seed=seed, **about) for k, seed in made]
-        >>> [list(group) for group in by_network(runs)]
-        [['resnet20', 'resnet56'], ['resnet20']]
-    """
-    groups: dict[str, dict[str, Run]] = {}
-    for run in records:
-        data = [run.data[key] for key in ("name", "train", "val")]
-        alike = (run.recipe, run.seed, data, _machine(run))
-        groups.setdefault(repr(alike), {})[run.model["name"]] = run
-    return list(groups.values())
-
-
-def _machine(run: Run) -> tuple[Any, ...]:
-    return tuple(run.setup.get(key) for key in MACHINE)

@@ -1,4 +1,4 @@
-"""Where and how a computation runs: device, precision, seeds, and a description of the machine."""
+"""Where and how a computation runs: device, precision, seeds, and a description of machine and versions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import contextlib
 import os
 import platform
 import random
+import subprocess
 import time
 from functools import lru_cache
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,13 +26,14 @@ __all__ = [
     "pick_precision",
     "precision_name",
     "seed_everything",
+    "source_version",
 ]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """Chooses where to compute.
+    """Choose where to compute.
 
     Args:
         name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``None``. ``None`` takes a CUDA GPU if there
@@ -49,19 +53,19 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"unknown device {str(name)!r}: use 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
+        raise ValueError(f"unknown device {str(name)!r}: choose one of cpu, cuda, cuda:1, mps") from None
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not available.get(device.type, False):
-        raise ValueError(f"device {str(name)!r} is not available here: use 'cpu', or leave the choice open")
+        raise ValueError(f"device {str(name)!r} is not available here: choose cpu, or leave the choice open")
     return device
 
 
 def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | None:
-    """Chooses the type in which convolutions and matrix products are computed.
+    """Choose the type in which convolutions and matrix products are computed.
 
     ``"auto"`` takes what the hardware does well: bfloat16 on GPUs from Ampere on, float16 on older CUDA GPUs,
     where bfloat16 is emulated, and float32 otherwise. A CPU with AVX512-BF16 or AMX is tried out, in a fifth
@@ -82,22 +86,22 @@ def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | No
         torch.bfloat16
         >>> pick_precision(torch.device("cpu"), "fp16")
         Traceback (most recent call last):
-        ValueError: precision 'fp16' needs a CUDA GPU: elsewhere use 'bf16' or 'fp32'
+        ValueError: precision 'fp16' needs a CUDA GPU: choose bf16 or fp32 elsewhere
     """
     if name not in PRECISIONS:
-        raise ValueError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"unknown precision {name!r}: choose one of {', '.join(PRECISIONS)}")
     if name == "auto":
         if device.type == "cuda":
             name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         else:
             name = "bf16" if device.type == "cpu" and has_native_bf16() and _bf16_pays() else "fp32"
     if name == "fp16" and device.type != "cuda":
-        raise ValueError("precision 'fp16' needs a CUDA GPU: elsewhere use 'bf16' or 'fp32'")
+        raise ValueError("precision 'fp16' needs a CUDA GPU: choose bf16 or fp32 elsewhere")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    """The mixed-precision context for a device and the result of :func:`pick_precision`.
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Return the mixed-precision context for a device and the result of :func:`pick_precision`.
 
     Example:
         >>> cpu = torch.device("cpu")
@@ -109,7 +113,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
 
 
 def precision_name(dtype: torch.dtype | None) -> str:
-    """The name of a result of :func:`pick_precision`: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """Return the name of a result of :func:`pick_precision`: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 
     Example:
         >>> precision_name(None), precision_name(torch.bfloat16)
@@ -119,12 +123,20 @@ def precision_name(dtype: torch.dtype | None) -> str:
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The compiled form of a network, on a CUDA GPU replayed as CUDA graphs; both share their weights."""
-    return torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
+    """Return the compiled form of a network, on a CUDA GPU replayed as CUDA graphs; both share their weights.
+
+    Example:
+        >>> model = torch.nn.Linear(4, 2)
+        >>> compiled(model, torch.device("cpu")).weight is model.weight  # compiled at the first batch
+        True
+    """
+    return cast(
+        torch.nn.Module, torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
+    )
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's and PyTorch's global generators (the last on every device).
+    """Seed Python's, NumPy's and PyTorch's global generators (the last on every device).
 
     Example:
         >>> seed_everything(0)
@@ -139,7 +151,7 @@ def seed_everything(seed: int) -> None:
 
 
 def describe(device: torch.device | None = None) -> dict[str, str | int]:
-    """Names the machine and the versions that a measurement was made with.
+    """Name the machine and the versions that a measurement was made with.
 
     Example:
         >>> list(describe(torch.device("cpu")))
@@ -157,8 +169,28 @@ def describe(device: torch.device | None = None) -> dict[str, str | int]:
     }
 
 
+def source_version() -> str | None:
+    """Return the commit of this package's source, with a plus sign if files were changed since.
+
+    Example:
+        >>> version = source_version()  # ``None`` if the package is not under Git
+        >>> version is None or len(version.rstrip("+")) == 40
+        True
+    """
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(here)) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def has_native_bf16() -> bool:
-    """True if the CPU has instructions for bfloat16; elsewhere PyTorch emulates it, slower than float32.
+    """Tell whether the CPU has instructions for bfloat16; elsewhere PyTorch emulates it, slower than float32.
 
     Example:
         >>> pick_precision(torch.device("cpu"), "auto") is None or has_native_bf16()
@@ -170,7 +202,7 @@ def has_native_bf16() -> bool:
 
 @lru_cache
 def _bf16_pays() -> bool:
-    """True if a 3x3 convolution, forward and backward, is clearly faster in bfloat16 than in float32."""
+    """Tell whether a 3x3 convolution, forward and backward, is clearly faster in bfloat16 than in float32."""
     images = torch.full((64, 64, 16, 16), 0.5).contiguous(memory_format=torch.channels_last)
     filters = torch.full((64, 64, 3, 3), 0.5, requires_grad=True)
     seconds = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,10 @@ def run(name: str, capsys: pytest.CaptureFixture, *extra: str) -> tuple[str, lis
     return captured.out, *parse_table(captured.out)
 
 
-def pipeline(split: data.Split, seed: int = 0, *, augment: Augment | None = None) -> Pipeline:
-    return Pipeline(split, augment or Augment(), CIFAR10, torch.Generator().manual_seed(seed))
+def our_batches(
+    split: data.Split, batch_size: int, *, seed: int = 0, augment: Augment | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return Pipeline(split, augment or Augment(), CIFAR10, batch_size=batch_size, seed=seed).epoch(0)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +99,10 @@ def check_ratios(rows: list[list[str]], baseline: float, *, inverse: bool) -> No
 def test_both_pipelines_yield_the_same_pixels(split):
     """If one normalised differently, or worked on another layout, the comparison would be of unequal work."""
     module = script("input")
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(3))
-    plain = module.our_batches(pipeline(split, 3, augment=Augment(padding=0, flip="none")), 16)
-    shuffled = module.PILImages(split.subset(order), module.transform(augment=False))
+    load = Pipeline(split, Augment(padding=0, flip="none"), CIFAR10, batch_size=16, seed=3)
+    order, plain = load._draw(0)[0].tolist(), load.epoch(0)
+    rest = sorted({*range(len(split))} - {*order})
+    shuffled = module.PILImages(split.subset(order + rest), module.transform(augment=False))
     theirs = module.torchvision_loader(shuffled, 16, workers=0, shuffle=False)
     ours, theirs = list(plain), list(theirs)
     assert len(ours) == 2 and len(theirs) == 3  # ours drops the incomplete batch
@@ -114,7 +118,7 @@ def test_a_training_loader_drops_what_ours_drops(split):
     module = script("input")
     dataset = module.PILImages(split, module.transform(augment=True))
     sizes = [len(labels) for _, labels in module.torchvision_loader(dataset, 16, workers=0)]
-    ours = [len(labels) for _, labels in module.our_batches(pipeline(split), 16)]
+    ours = [len(labels) for _, labels in our_batches(split, 16)]
     assert sizes == ours == [16, 16]
 
 
@@ -137,7 +141,7 @@ def test_both_pipelines_crop_and_flip_each_image_alone(side):
     images[:, 1] = 255  # green: what is left shows the crop
     split = data.Split(images, torch.zeros(600, dtype=torch.int64), ("one",), "halves")
     if side == "ours":
-        batches = module.our_batches(pipeline(split), 200)
+        batches = our_batches(split, 200)
     else:
         dataset = module.PILImages(split, module.transform(augment=True))
         batches = module.torchvision_loader(dataset, 200, workers=0)
@@ -153,13 +157,12 @@ def test_both_pipelines_crop_and_flip_each_image_alone(side):
 
 def test_our_pipeline_is_the_one_that_fit_trains_on(split):
     """A pipeline tuned only in the benchmark would measure nothing that anybody runs."""
-    module = script("input")
     seen = []
     model = models.create("resnet8", width=4)
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     recipe = RECIPES["paper"].but(epochs=1, batch_size=16)
     script("epoch").fit(model, split, None, recipe, seed=5, device="cpu", precision="fp32", progress=False)
-    ours = [x for x, _ in module.our_batches(pipeline(split, 5), 16)]
+    ours = [x for x, _ in our_batches(split, 16, seed=5)]
     assert len(seen) == len(ours) == 2
     for x, y in zip(seen, ours, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=0)
@@ -534,8 +537,7 @@ def test_the_readme_shows_what_was_recorded(path):
 
 
 def ablation_recipe(module, name: str) -> Recipe:
-    recipe = module.Paired(**vars(RECIPES["modern"])).but(epochs=2, batch_size=16)
-    return recipe.but(**module.VARIANTS[name].recipe)
+    return RECIPES["modern"].but(epochs=2, batch_size=16, **module.VARIANTS[name].recipe)
 
 
 def test_ablations_print_a_sound_table(capsys):
@@ -633,16 +635,17 @@ def test_ablated_recipes_differ_from_the_base_in_what_they_say(name):
 
 
 def test_ablations_of_a_seed_see_the_same_images_in_the_same_order(split, monkeypatch):
-    """Order and augmentation draw from one generator: a draw left out would shuffle the next epoch."""
-    module, call = script("ablations"), Pipeline.__call__
+    """Order and augmentation draw from one generator: a draw left out must not change the others."""
+    module, epoch = script("ablations"), Pipeline.epoch
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def spied(self, indices):
-        batch = call(self, indices)
-        seen.append((indices, batch[0]))
-        return batch
+    def spied(self, number, **options):
+        order = self._draw(number)[0].split(16)
+        for indices, batch in zip(order, epoch(self, number, **options), strict=True):
+            seen.append((indices, batch[0]))
+            yield batch
 
-    monkeypatch.setattr(Pipeline, "__call__", spied)
+    monkeypatch.setattr(Pipeline, "epoch", spied)
 
     def batches(name: str, recipe: Recipe) -> list[tuple[torch.Tensor, torch.Tensor]]:
         seen.clear()

@@ -57,7 +57,8 @@ def roles(text: str, role: str) -> list[str]:
 def toc_files(toc: dict) -> list[str]:
     files = [toc["root"]]
     for part in toc["parts"]:
-        files += [chapter["file"] for chapter in part["chapters"]]
+        for chapter in part["chapters"]:
+            files += [page["file"] for page in (chapter, *chapter.get("sections", []))]
     return files
 
 

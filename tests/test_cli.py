@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tutorial import cli, data, models
+from resnet_tutorial import cli, commands, data, models
 from resnet_tutorial.data import CIFAR10
+from resnet_tutorial.training import fit
 
 COMMANDS = ("download", "train", "evaluate", "predict", "finetune", "check")
 CLASSES = ("cold", "warm")
@@ -110,6 +114,7 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
                 0,
                 "--out",
                 tuned,
+                "--overwrite",
                 *training,
             )
             == 0
@@ -117,6 +122,185 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
     model, metadata = models.load_model(tuned / "model.safetensors")
     assert metadata["classes"] == list(CLASSES)
     assert model.fc.out_features == 2
+
+
+def quick(photos, out, *more) -> list:
+    words = ["train", "--model", "resnet8", "--data", photos, "--batch-size", 4, "--val-fraction", 0.25]
+    return [*words, "--epochs", 1, "--device", "cpu", "--precision", "fp32", "--out", out, *more]
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_earlier_results_are_not_lost(photos, tmp_path, capsys):
+    """A second run into the same folder took the place of the first one without a word."""
+    out = tmp_path / "run"
+    assert run(*quick(photos, out)) == 0
+    before = contents(out)
+    line = refusal(capsys, *quick(photos, out, "--seed", 1))
+    assert all(choice in line for choice in ("--resume", "--out", "--overwrite"))
+    assert contents(out) == before
+    assert run(*quick(photos, out, "--seed", 1, "--overwrite")) == 0
+    after = contents(out)
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)  # nothing of the earlier run is left among it
+
+
+def test_a_run_that_dies_leaves_nothing_of_an_earlier_one_beside_it(photos, tmp_path, capsys):
+    """A new best network beside the last network of another run looks like one result."""
+    out = tmp_path / "run"
+    assert run(*quick(photos, out)) == 0
+    assert run(*quick(photos, out, "--overwrite", "--lr", 1e30)) == 2
+    assert "try a learning rate below" in capsys.readouterr().err
+    assert contents(out) == {}
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0])
+def test_a_dead_network_is_not_saved(photos, tmp_path, capsys, fraction):
+    """It was saved with status 0, and the command that was to measure it refused the file."""
+    out = tmp_path / "run"
+    one_step = ["--lr", 1e30, "--batch-size", 12, "--val-fraction", fraction]
+    line = refusal(capsys, *quick(photos, out, *one_step))
+    assert ("the validation loss is nan" if fraction else "weights are no longer finite") in line
+    assert contents(out) == {}
+
+
+def test_two_runs_do_not_share_a_folder(photos, tmp_path, capsys, monkeypatch):
+    """Two at once would leave the network of one and the best of the other."""
+    out = tmp_path / "run"
+    entered = []
+
+    def during(*args, **options):
+        entered.append(refusal(capsys, *quick(photos, out)))
+        return fit(*args, **options)
+
+    monkeypatch.setattr(commands, "fit", during)
+    assert run(*quick(photos, out)) == 0
+    assert "another run writes to" in entered[0]
+
+
+def test_runs_on_other_data_have_another_folder(photos, tmp_path, monkeypatch, capsys):
+    """Two fine-tunings on different folders had one name, and the second took the place of the first."""
+    monkeypatch.chdir(tmp_path)
+    photos.rename(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    words = ["--epochs", 1, "--batch-size", 4, "--val-fraction", 0, "--device", "cpu"]
+    for folder in ("first", "second"):
+        assert run("finetune", "--data", folder, *words) == 0
+        assert run("train", "--model", "resnet8", "--data", folder, *words) == 0
+    assert run("finetune", "--data", "first", *words, "--lr", 0.01) == 0
+    assert len({path.name for path in (tmp_path / "runs").iterdir()}) == 5
+    assert "--overwrite" in refusal(capsys, "finetune", "--data", "first", *words)
+
+
+def test_a_record_that_exists_is_refused_before_the_training(tmp_path, capsys, monkeypatch):
+    """The refusal must not come after hours of training, nor the first record be lost."""
+    train, test = data.load_sample()
+    monkeypatch.setattr(data, "load_sample", lambda: (train.per_class(4), test.per_class(2)))
+    words = ["train", "--model", "resnet8", "--epochs", 1, "--batch-size", 8, "--val-fraction", 0]
+    words += ["--device", "cpu", "--precision", "fp32", "--record", tmp_path / "results", "--out"]
+    assert run(*words, tmp_path / "one") == 0
+    before = contents(tmp_path / "results")
+    assert len(before) == 2
+    line = refusal(capsys, *words, tmp_path / "two")
+    assert "--overwrite" in line
+    assert not (tmp_path / "two").exists()
+    assert contents(tmp_path / "results") == before
+    assert run(*words, tmp_path / "two", "--overwrite") == 0
+
+
+def test_the_best_network_may_be_gone_when_a_run_goes_on(photos, tmp_path):
+    """Its loss was read back from its file: without that file the run ended after every epoch."""
+    out = tmp_path / "run"
+    longer = [*quick(photos, out, "--epochs", 3, "--lr", 0.5)]
+    assert run(*longer) == 0
+    whole = contents(out)
+    (out / "best.safetensors").write_bytes(b"damaged")
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert [row["epoch"] for row in checkpoint["rows"]] == [1, 2, 3]
+    assert run(*longer, "--resume") == 0
+    assert contents(out)["model.safetensors"] == whole["model.safetensors"]
+
+
+def test_a_link_is_followed_not_replaced(photos, weights, tmp_path):
+    """A report that is a link into another folder became a file, and the folder kept its old one."""
+    there = tmp_path / "elsewhere" / "report.json"
+    there.parent.mkdir()
+    there.write_text("old")
+    (tmp_path / "link.json").symlink_to(there)
+    assert run("evaluate", weights, "--data", photos, "--json", tmp_path / "link.json") == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads(there.read_text())["n"] == 12
+
+
+def test_a_closed_pipe_ends_the_printing_not_the_training(photos, tmp_path):
+    """`train ... | head -1` must leave a trained network."""
+    command = [sys.executable, "-m", "resnet_tutorial", *quick(photos, tmp_path / "run", "--epochs", 3)]
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().startswith("resnet8: ")
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), errors) == (0, "")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(photos, weights, capsys, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self):
+            return spare
+
+    spare = os.open(os.devnull, os.O_WRONLY)
+    monkeypatch.setattr(sys, "stdout", Full())
+    try:
+        assert run("evaluate", weights, "--data", photos) == 2
+    finally:
+        os.close(spare)
+    assert capsys.readouterr().err == "resnet-tutorial: [Errno 28] No space left on device\n"
+
+
+def test_a_terminal_that_lacks_a_character_shows_another(photos, tmp_path):
+    """A class with an umlaut ended the command in an ASCII terminal."""
+    path = tmp_path / "named.safetensors"
+    model = models.cifar_resnet(8, width=4, num_classes=2)
+    models.save_model(path, model, classes=("Bär", "Hündin"), normalize=CIFAR10)
+    picture = next((photos / "warm").iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_tutorial", "predict", str(picture), "--weights", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"B?r" in done.stdout and b"H?ndin" in done.stdout
+
+
+def test_a_network_of_some_classes_is_measured_on_those(tmp_path, capsys):
+    """It was refused, or its labels counted among all classes of the data."""
+    assert run("evaluate", "animals", "--json", tmp_path / "all.json") == 0
+    printed = capsys.readouterr().out
+    assert "600 images" in printed and "6 of 10 classes" in printed
+    whole = json.loads((tmp_path / "all.json").read_text())
+    assert whole["accuracy"] > 0.8 and whole["classes"] == ["bird", "cat", "deer", "dog", "frog", "horse"]
+    assert run("evaluate", "animals", "--classes", "dog", "cat", "--json", tmp_path / "two.json") == 0
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two["n"] == 200 and two["classes"] == whole["classes"]
+    assert two["recall"][1] == whole["recall"][1] and two["recall"][0] is None
+    assert "choose among bird, cat" in refusal(capsys, "evaluate", "animals", "--classes", "ship")
+
+
+def test_both_shipped_networks_go_by_their_names(photos, tmp_path, capsys):
+    picture = next((photos / "warm").iterdir())
+    assert run("predict", picture, "--weights", "animals", "--top", 6) == 0
+    assert "ship" not in capsys.readouterr().out
+    words = ["--epochs", 1, "--batch-size", 4, "--device", "cpu", "--out", tmp_path / "tuned"]
+    assert run("finetune", "--data", photos, "--weights", "animals", *words) == 0
+    assert "animals" in refusal(capsys, "evaluate", "plants")
 
 
 def test_train_never_loads_the_test_images(monkeypatch, tmp_path):

@@ -32,10 +32,10 @@ RIGHT = {
     "3.1": "def parameters(n):\n    return 97_216 * n - 21_926",
     "3.2": "[depth for depth in range(20, 61) if depth % 6 == 2]",
     "3.3": "16 * 32 + 2 * 32 + 32 * 64 + 2 * 64",
-    "3.5": "from resnet_tutorial.blocks import Bottleneck\n"
+    "3.5": "from resnet_tutorial.models import Bottleneck\n"
     "class PaperBottleneck(Bottleneck):\n"
-    "    def __init__(self, in_channels, channels, *, stride=1, kind='B'):\n"
-    "        super().__init__(in_channels, channels, stride=stride, kind=kind)\n"
+    "    def __init__(self, in_channels, channels, *, stride=1, shortcut='B'):\n"
+    "        super().__init__(in_channels, channels, stride=stride, shortcut=shortcut)\n"
     "        self.conv1.stride, self.conv2.stride = (stride, stride), (1, 1)",
     "3.6": "from resnet_tutorial.models import create\n"
     "create('preact_resnet20', in_channels=1, num_classes=20)",
@@ -60,7 +60,7 @@ WRONG = {
     "3.1": "lambda n: 97_216 * n",
     "3.2": "[20, 32, 44, 56]",
     "3.3": "16 * 32 + 32 * 64",
-    "3.5": "from resnet_tutorial.blocks import Bottleneck\nBottleneck",
+    "3.5": "from resnet_tutorial.models import Bottleneck\nBottleneck",
     "3.6": "from resnet_tutorial.models import create\ncreate('preact_resnet20', num_classes=20)",
     "4.1": "352, 72, 91",
     "4.2": "0.46",
@@ -189,5 +189,7 @@ def test_bad_input_is_one_line(tmp_path):
         (tmp_path / "a.ipynb").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match="is not a notebook"):
             exercises.check(3, tmp_path / "a.ipynb")
+    with pytest.raises(ValueError, match="is not a notebook"):
+        exercises.check(3, tmp_path)
     with pytest.raises(FileNotFoundError):
         exercises.check(3, tmp_path / "absent.ipynb")

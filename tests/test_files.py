@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,52 @@ def test_a_target_that_is_no_file_is_refused_and_stays(path):
         assert "\n" not in str(caught.value)
     assert sorted(os.listdir(path.parent)) == ["fifo", "results.json"]
     assert stat.S_ISFIFO(fifo.stat().st_mode) and path.read_bytes() == b"old"
+
+
+@posix
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_stays_a_link_and_its_target_is_written(path, dangling):
+    """A link to a larger disk that is replaced by a file, while what it names keeps the old content."""
+    target, link, second = path, path.parent / "folder" / "link", path.parent / "second"
+    link.parent.mkdir()
+    link.symlink_to(target)
+    second.symlink_to(link)
+    if dangling:
+        target.unlink()
+    write(second)
+    assert second.is_symlink() and link.is_symlink()
+    assert target.read_bytes() == b"new" and not target.is_symlink()
+    assert os.listdir(link.parent) == ["link"]
+
+
+@posix
+def test_links_to_what_is_no_file_are_refused_and_stay(path):
+    """A pipe, a folder or a circle of links replaced by a file, behind a link."""
+    folder = path.parent
+    os.mkfifo(folder / "fifo")
+    for name, leads_to in (("pipe", "fifo"), ("dir", "."), ("one", "two"), ("two", "one")):
+        (folder / name).symlink_to(leads_to)
+    for name, reason in (("pipe", "a device or a pipe"), ("dir", "it is a dir"), ("one", "lead in a circle")):
+        with pytest.raises(
+            ValueError, match=f"^cannot write .*{name}: .*{reason}.*: give the name of a file$"
+        ):
+            write(folder / name)
+        assert (folder / name).is_symlink()
+    assert stat.S_ISFIFO((folder / "fifo").stat().st_mode)
+
+
+@posix
+def test_what_belongs_to_the_system_is_known_by_its_place(tmp_path):
+    """/dev/stdout leads to a pipe without a name, which looks like a file that is not there yet."""
+    for path, target in (
+        ("/dev/stdout", "/proc/9/fd/pipe:[7]"),
+        ("/tmp/../dev/stdout", "/tmp/x"),
+        (tmp_path / "link", "/dev/null"),
+        ("/proc/self/fd/1", "/tmp/x"),
+    ):
+        assert files._no_file(path, Path(target)) == "it belongs to the system"
+    for path in (tmp_path / "dev" / "stdout", "/developer/x", "dev/null"):
+        assert files._no_file(path, tmp_path / "x") is None
 
 
 @posix

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnet_tutorial import cli
-from resnet_tutorial.evaluation import Predictions
+from resnet_tutorial import cli, records
+from resnet_tutorial.data import Split, load_sample
+from resnet_tutorial.evaluation import Predictions, report
+from resnet_tutorial.models import count_parameters, create
 from resnet_tutorial.records import (
-    MACHINE,
     Measurement,
     Run,
     by_network,
     by_seed,
     changed,
     compare,
-    data_summary,
     load_all,
-    save_logits,
-    source_version,
+    record_run,
+    refuse_existing,
 )
-from resnet_tutorial.training import RECIPES, get_recipe
+from resnet_tutorial.training import RECIPES, History, get_recipe
 
 RESULTS = Path(__file__).parent.parent / "book" / "results"
 
@@ -37,13 +39,13 @@ def predictions(n: int = 40) -> Predictions:
 def record(folder: Path, *, seed: int = 0, accuracy: float | None = None) -> Run:
     recipe = get_recipe("modern").but(epochs=2)
     name = f"resnet20-modern-epochs2-s{seed}"
-    kept, digest = save_logits(folder, name, predictions())
-    right = float(kept.correct.mean())
+    logits = predictions().save(folder / f"{name}.npz", dtype=np.float16)
+    kept, model = report(Predictions.load(logits)), create("resnet20", num_classes=3)
     return Run(
         name=name,
         command="resnet-tutorial train",
         setup={"device": "a CPU", "torch": "2"},
-        model={"name": "resnet20", "config": {}, "parameters": 269_722},
+        model={"name": "resnet20", "config": model.config, "parameters": count_parameters(model)},
         recipe=json.loads(json.dumps(dataclasses.asdict(recipe))),
         changes=changed(recipe),
         seed=seed,
@@ -56,10 +58,10 @@ def record(folder: Path, *, seed: int = 0, accuracy: float | None = None) -> Run
         history=[{"epoch": 1}, {"epoch": 2}],
         seconds=10.0 + seed,
         test={
-            "accuracy": right if accuracy is None else accuracy,
-            "accuracy_flip": right,
-            "loss": 1.0,
-            "logits_sha256": digest,
+            "accuracy": kept.accuracy if accuracy is None else accuracy,
+            "accuracy_flip": kept.accuracy,
+            "loss": kept.loss,
+            "logits_sha256": hashlib.sha256(logits.read_bytes()).hexdigest(),
         },
     )
 
@@ -81,21 +83,49 @@ def test_a_record_survives_the_disk_and_agrees_with_itself(tmp_path):
         ({"changes": {}}, "has changed since in epochs"),
         ({"history": [{"epoch": 1}]}, "1 of 2 epochs"),
         ({"history": [{"epoch": 2}, {"epoch": 1}]}, "epochs are not 1, 2"),
-        ({"data": {"test": {"images": 41}}}, "logits of 40 images"),
+        ({"data": {"test": {"images": 41}}}, "logits of 40 images, not of 41"),
         ({"test": {"accuracy": 0.99, "logits_sha256": None}}, "not the file that was recorded"),
+        ({"test": {"accuracy": 0.99}}, r"accuracy 0\.99, loss .*, from the logits 0\."),
+        ({"test": {"loss": 0.5}}, r"accuracy .*, loss 0\.5, from the logits"),
+        ({"test": {"loss": math.nan}}, "loss nan, from the logits"),
+        ({"model": {"parameters": 269_722}}, "269722 parameters, by the config 269267"),
+        ({"model": {"name": "plain20"}}, "the config is not that of plain20"),
+        ({"model": {"name": "resnet56"}}, "the config is not that of resnet56"),
+        ({"model": {"name": "mine"}}, "unknown network 'mine'"),
+        ({"model": {"config": {"block": "vgg"}}}, "not the config of a ResNet"),
     ],
 )
 def test_every_disagreement_is_found(tmp_path, change, message):
     """A record that no longer describes its run must not be shown."""
-    wrong = dataclasses.replace(record(tmp_path), **change)
+    right = record(tmp_path)
+    for key in ("model", "test"):
+        if key in change:
+            change = {key: getattr(right, key) | change[key]}
     with pytest.raises(ValueError, match=message) as error:
-        wrong.check(tmp_path)
+        dataclasses.replace(right, **change).check(tmp_path)
+    assert str(error.value).startswith(f"{right.name}.json: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["model", "recipe", "changes", "data", "history", "test"])
+@pytest.mark.parametrize("value", [None, {}, [], "x", 3])
+def test_a_field_of_another_kind_is_told_in_one_line(tmp_path, key, value):
+    """A KeyError in the middle of a page, which says neither what is wrong nor in which file."""
+    right = record(tmp_path)
+    with pytest.raises(ValueError, match=rf"^{right.name}\.json: ") as error:
+        dataclasses.replace(right, **{key: value}).check(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_an_accuracy_that_the_logits_do_not_give_is_found(tmp_path):
-    with pytest.raises(ValueError, match=r"accuracy 0\.99, from the logits"):
-        record(tmp_path, accuracy=0.99).check(tmp_path)
+def test_a_number_that_is_not_finite_is_never_written(tmp_path):
+    """Strict readers refuse a whole file for one NaN; older files that have one are still read."""
+    made = record(tmp_path)
+    wrong = dataclasses.replace(made, seconds=math.inf)
+    with pytest.raises(ValueError, match="Out of range"):
+        wrong.save(tmp_path)
+    assert list(tmp_path.glob("*.json")) == []
+    path = made.save(tmp_path)
+    path.write_text(path.read_text().replace('"seconds": 10.0', '"seconds": Infinity'))
+    assert Run.load(path) == wrong
 
 
 def test_a_changed_recipe_is_found(tmp_path, monkeypatch):
@@ -142,7 +172,7 @@ def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
         {"recipe": {"name": "paper"}},
         {"data": {"name": "sample", "train": None, "val": None}},
         {"data": {"name": "cifar10", "train": None, "val": {"images": 9}}},
-        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in records.MACHINE),
     ],
     ids=str,
 )
@@ -160,17 +190,17 @@ def test_networks_are_compared_only_if_nothing_else_differs(tmp_path, other):
     [
         {"recipe": {"name": "modern", "epochs": 3}},
         {"model": {"name": "resnet56"}},
-        {"data": {"name": "sample", "train": {"images": 8}, "val": None}},
-        {"data": {"name": "cifar10", "train": {"images": 9}, "val": None}},
-        {"data": {"name": "cifar10", "train": {"images": 8}, "val": {"images": 1}}},
+        {"data": {"name": "sample", "train": {"images": 8}, "val": None, "test": None}},
+        {"data": {"name": "cifar10", "train": {"images": 9}, "val": None, "test": None}},
+        {"data": {"name": "cifar10", "train": {"images": 8}, "val": {"images": 1}, "test": None}},
         {"data": {"name": "cifar10", "train": {"images": 8}, "val": None, "test": {"images": 9}}},
-        *({"setup": {"device": "CPU"} | {key: "another"}} for key in MACHINE),
+        *({"setup": {"device": "CPU"} | {key: "another"}} for key in records.MACHINE),
     ],
     ids=str,
 )
 def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path, other):
     """A mean of minutes with and without compiling, or of accuracies on other test images."""
-    data = {"name": "cifar10", "train": {"images": 8, "fingerprint": "a"}, "val": None}
+    data = {"name": "cifar10", "train": {"images": 8, "fingerprint": "a"}, "val": None, "test": None}
     first = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
     second = dataclasses.replace(
         first, seed=1, data=data | {"train": {"images": 8, "fingerprint": "b"}}, date="2000-01-01"
@@ -197,7 +227,7 @@ def test_a_table_needs_rows_of_one_length(tmp_path):
 
 
 def test_a_recipe_without_a_name_of_ours_cannot_be_recorded():
-    with pytest.raises(ValueError, match="not in RECIPES"):
+    with pytest.raises(ValueError, match="unknown recipe 'mine': choose one of quick, "):
         changed(dataclasses.replace(get_recipe("quick"), name="mine"))
     assert changed(get_recipe("quick").but(epochs=3, lr=0.2)) == {"epochs": 3, "lr": 0.2}
 
@@ -207,23 +237,47 @@ def test_the_number_of_epochs_and_that_of_steps_are_one_change(name, changes):
     assert changed(get_recipe(name).but(**changes)) == changes
 
 
-def test_the_source_has_a_version():
-    version = source_version()
-    assert version is None or len(version.rstrip("+")) == 40
+def recorded(folder: Path, *, val: Split | None = None, overwrite: bool = False) -> Run:
+    """Record an untrained network, measured on eight images."""
+    train, test = (split.subset(range(8)) for split in load_sample())
+    recipe = get_recipe("quick").but(epochs=1)
+    history = History([{"epoch": 1, "seconds": 9.5}], dataclasses.asdict(recipe), {"seed": 3})
+    about = {"command": "make", "network": "resnet8", "model": create("resnet8"), "history": history}
+    about |= {"data": "sample", "train": train, "val": val, "test": test}
+    return record_run(folder, "new", overwrite=overwrite, **about)
 
 
-def test_the_data_are_named_by_what_they_hold():
-    class Fake:
-        fingerprint = "f"
+def test_what_is_recorded_agrees_with_itself_and_says_what_was_done(tmp_path):
+    """A record that its own check refuses, or that names other images than those it was made with."""
+    train, test = (split.subset(range(8)) for split in load_sample())
+    for val in (None, train.subset(range(4))):
+        made = recorded(tmp_path, val=val, overwrite=True)
+        made.check(tmp_path)
+        assert Run.load(tmp_path / "new.json") == made
+        assert made.data == {
+            "name": "sample",
+            "train": {"images": 8, "fingerprint": train.fingerprint},
+            "val": val and {"images": 4, "fingerprint": val.fingerprint},
+            "test": {"images": 8, "fingerprint": test.fingerprint},
+        }
+    assert (made.seed, made.seconds, made.changes) == (3, 9.5, {"epochs": 1})
+    assert made.model["name"] == "resnet8" and made.model["parameters"] == count_parameters(create("resnet8"))
 
-        def __len__(self):
-            return 3
 
-    assert data_summary("cifar10", train=Fake(), val=None) == {
-        "name": "cifar10",
-        "train": {"images": 3, "fingerprint": "f"},
-        "val": None,
-    }
+def test_a_record_is_replaced_only_when_asked(tmp_path):
+    """Hours of training that end by destroying the record of other hours."""
+    refuse_existing(tmp_path, "new")
+    first = recorded(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for again in (lambda: refuse_existing(tmp_path, "new"), lambda: recorded(tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"new\.json exists: record into another folder, remove it, or ch"
+        ):
+            again()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    refuse_existing(tmp_path, "new", overwrite=True)
+    recorded(tmp_path, overwrite=True).check(tmp_path)
+    assert Run.load(tmp_path / "new.json").test["logits_sha256"] != first.test["logits_sha256"]
 
 
 @pytest.mark.slow

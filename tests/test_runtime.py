@@ -58,7 +58,7 @@ def test_old_gpus_get_fp16(monkeypatch, capability, expected):
 def test_precision_can_be_overridden_and_bad_ones_are_refused():
     assert runtime.pick_precision(CPU, "fp32") is None
     assert runtime.pick_precision(CPU, "bf16") is torch.bfloat16
-    with pytest.raises(ValueError, match="unknown precision 'half': use one of auto, fp32"):
+    with pytest.raises(ValueError, match="unknown precision 'half': choose one of auto, fp32"):
         runtime.pick_precision(CPU, "half")
     with pytest.raises(ValueError, match="'fp16' needs a CUDA GPU"):
         runtime.pick_precision(CPU, "fp16")

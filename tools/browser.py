@@ -37,7 +37,7 @@ class BrowserError(RuntimeError):
 
 
 def find_browser(name: str | None = None) -> str:
-    """The path of the browser called ``name``, or of the first one found.
+    """Find the path of the browser called ``name``, or of the first one found.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -126,7 +126,7 @@ class Browser:
         self.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 1) : 1")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression; a promise is waited for."""
+        """Return the value of a JavaScript expression; a promise is waited for."""
         answer = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]

@@ -1,4 +1,4 @@
-"""Looks for barriers in the built book with axe-core, in a headless Chromium, from disk.
+"""Look for barriers in the built book with axe-core, in a headless Chromium, from disk.
 
     npm pack axe-core && tar xzf axe-core-*.tgz
     python tools/check_accessibility.py --axe package/axe.min.js
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def find_pages(site: Path, names: list[str]) -> list[Path]:
-    """The named pages of a site, or all of them."""
+    """List the named pages of a site, or all of them."""
     pages = [site / f"{name}.html" for name in names] or sorted(site.glob("*.html"))
     missing = [str(page) for page in pages if not page.is_file()]
     if missing or not pages:
@@ -68,7 +68,7 @@ def find_pages(site: Path, names: list[str]) -> list[Path]:
 
 
 def check(browser: Browser, page: Path, axe: str, *, mode: str, show: int) -> int:
-    """Prints the rules that one page breaks; returns how many of them are serious or critical."""
+    """Print the rules that one page breaks; return how many of them are serious or critical."""
     browser.open(page, **MODES[mode])
     theme = browser.evaluate("document.documentElement.dataset.theme")
     if theme != ("dark" if mode == "dark" else "light"):
@@ -86,7 +86,7 @@ def check(browser: Browser, page: Path, axe: str, *, mode: str, show: int) -> in
 
 
 def describe(found: list[dict[str, Any]], *, show: int) -> str:
-    """One line a rule, the worst first, and one for each of the first elements."""
+    """Write one line a rule, the worst first, and one for each of the first elements."""
     lines = []
     for rule in sorted(found, key=lambda rule: (rule["impact"] not in SEVERE, rule["id"])):
         lines.append(f"  {rule['impact']:9} {rule['id']}: {rule['help']} ({len(rule['nodes'])} elements)")

@@ -1,4 +1,4 @@
-"""Makes one PDF of the built book, through its HTML, with a headless Chromium.
+"""Make one PDF of the built book, through its HTML, with a headless Chromium.
 
     make book
     python tools/make_pdf.py
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pages_in_order(toc: Path) -> list[str]:
-    """The pages of the table of contents, the first page first."""
+    """List the pages of the table of contents, the first page first."""
     content = yaml.safe_load(toc.read_text(encoding="utf-8"))
     return [content["root"], *(chapter["file"] for part in content["parts"] for chapter in part["chapters"])]
 
@@ -94,7 +94,7 @@ def one_document(site: Path, pages: list[str]) -> str:
 
 
 def chapter(page: str, article: Tag, pages: set[str]) -> str:
-    """The text of one page, its names made different from those of other pages."""
+    """Return the text of one page, its names made different from those of other pages."""
     for part in article.select(", ".join(LEFT_OUT)):
         part.decompose()
     for fold in article.select("details"):

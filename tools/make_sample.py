@@ -4,7 +4,7 @@ Usage: python tools/make_sample.py [--download]
 
 Takes the first 200 training and 100 test images of each class, keeps them in the official order, and writes
 each part as one lossless WebP picture of 50 tiles a row, with labels, original indices and hashes in
-`sample.json`. The choice involves no random number, so the pixels are the same wherever this runs.
+``sample.json``. The choice involves no random number, so the pixels are the same wherever this runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
         chosen = np.sort(
             np.concatenate([np.flatnonzero(labels == k)[:n] for k in range(len(CIFAR10_CLASSES))])
         )
-        images = split.images.numpy()[chosen].transpose(0, 2, 3, 1)  # (N, 32, 32, 3)
+        images = split.images.permute(0, 2, 3, 1).numpy()[chosen]  # (N, 32, 32, 3)
         file = ASSETS / f"sample-{part}.webp"
         Image.fromarray(tile(images, columns=COLUMNS)).save(
             file, lossless=True, method=6, quality=100, exact=True
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def tile(images: np.ndarray, *, columns: int) -> np.ndarray:
-    """Lay images uint8 `(N, 32, 32, 3)` out row by row as one picture `(32 N / columns, 32 columns, 3)`."""
+    """Lay images uint8 ``(N, 32, 32, 3)`` out by row as one picture ``(32 N / columns, 32 columns, 3)``."""
     rows = len(images) // columns
     return images.reshape(rows, columns, 32, 32, 3).swapaxes(1, 2).reshape(rows * 32, columns * 32, 3)
 

@@ -1,4 +1,4 @@
-"""Writes the repository's public address wherever the book needs it.
+"""Write the repository's public address wherever the book needs it.
 
     python tools/publish_config.py https://github.com/owner/name
     python tools/publish_config.py ""     # takes it out again
@@ -81,7 +81,7 @@ def publish(root: Path, address: str, *, branch: str = "main") -> list[Path]:
 
 
 def with_buttons(config: str, address: str, branch: str) -> str:
-    """The text of `_config.yml` with the buttons of an address, or without any."""
+    """Return the text of ``_config.yml`` with the buttons of an address, or without any."""
     if config.count(BEGIN) != 1 or config.count(END) != 1:
         raise ValueError(f"_config.yml must have the lines {BEGIN.strip()!r} and {END.strip()!r} once each")
     before, rest = config.split(BEGIN)
@@ -91,7 +91,7 @@ def with_buttons(config: str, address: str, branch: str) -> str:
 
 
 def with_address(notebook: str, address: str, name: str) -> str:
-    """The text of a notebook with the address in its setup cell, and nothing else changed."""
+    """Return the text of a notebook with the address in its setup cell, and nothing else changed."""
     setups = [cell for cell in json.loads(notebook)["cells"] if "setup" in cell["metadata"].get("tags", [])]
     line = json.dumps(f'REPOSITORY = "{address}"\n' if address else EMPTY)
     text, places = SETTING.subn(lambda _: line, notebook)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from .augment import (
-    FLIPS,
-    PAD_MODES,
     Augment,
+    Draws,
     alternating_flips,
     crop,
     cutout,
@@ -13,21 +12,21 @@ from .augment import (
     draw_flips,
     draw_offsets,
     flip,
+    to_device,
 )
 from .folder import load_folder, load_image
 from .normalize import CIFAR10, IMAGENET, Normalize
-from .sources import CIFAR10_CLASSES, DamagedError, DownloadError, cache_dir, load_cifar10, load_sample
-from .splits import Split
+from .sample import load_sample
+from .sources import CIFAR10_CLASSES, DownloadError, cache_dir, load_cifar10
+from .splits import Split, take
 
 __all__ = [
     "CIFAR10",
     "CIFAR10_CLASSES",
-    "FLIPS",
     "IMAGENET",
-    "PAD_MODES",
     "Augment",
-    "DamagedError",
     "DownloadError",
+    "Draws",
     "Normalize",
     "Split",
     "alternating_flips",
@@ -42,4 +41,6 @@ __all__ = [
     "load_folder",
     "load_image",
     "load_sample",
+    "take",
+    "to_device",
 ]

@@ -19,20 +19,21 @@ IMAGE_SUFFIXES = (
     ".jp2", ".avif",
 )
 # fmt: on
+LARGEST = 4096  # side of a square picture; 50 MB each
 CLUTTER = ("thumbs.db", "desktop.ini")  # left in folders by Windows; not worth a warning
 
 
-def load_image(path: str | os.PathLike, *, size: int = 32) -> torch.Tensor:
-    """Read one picture as uint8 `(3, size, size)`: upright, RGB, cropped to the central square, resized.
+def load_image(path: str | os.PathLike[str], *, size: int = 32) -> torch.Tensor:
+    """Read one picture as uint8 ``(3, size, size)``: upright, RGB, cropped to the central square, resized.
 
     The orientation noted by the camera (EXIF) is applied; transparency is laid on white; palettes, grey,
     CMYK and 16-bit grey become 8-bit RGB. The largest central square is resized with antialiasing
-    (bicubic), which equals bringing the shorter side to `size` and cropping the centre. Of an animation the
+    (bicubic), which equals bringing the shorter side to ``size`` and cropping the centre. Of an animation the
     first frame counts.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a readable picture, or `size` is not positive; the message names it.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable picture, or ``size`` is not in 1..4096.
 
     Example:
         >>> Image.new("RGB", (40, 30), "red").save("red.png")
@@ -42,28 +43,34 @@ def load_image(path: str | os.PathLike, *, size: int = 32) -> torch.Tensor:
         Traceback (most recent call last):
         FileNotFoundError: there is no picture blue.png
     """
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size={size!r}: give the side of the square in pixels, 1 or more")
-    path = Path(path)
+    _check_size(size)
+    return torch.from_numpy(_read(Path(path), size)).permute(2, 0, 1).contiguous()  # (3, size, size)
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or not 1 <= size <= LARGEST:
+        raise ValueError(f"size={size!r}: give the side of the square in pixels, 1 to {LARGEST}")
+
+
+def _read(path: Path, size: int) -> np.ndarray:
+    """Read one picture as uint8 ``(size, size, 3)``; see ``load_image``."""
     if not path.exists():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
+        if not path.is_file():  # to open a pipe would be to wait for ever
+            raise ValueError("it is not a regular file")
         with Image.open(path) as picture:
-            square = ImageOps.fit(
-                _as_rgb(ImageOps.exif_transpose(picture)), (size, size), Image.Resampling.BICUBIC
-            )
+            upright = _as_rgb(ImageOps.exif_transpose(picture))
+        return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
     except Exception as error:  # decoders raise whatever they like on a broken file
         reason = "it is no picture that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"cannot read the picture {path}: {reason}") from error
-    return torch.tensor(np.asarray(square)).permute(2, 0, 1).contiguous()  # (3, size, size)
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB, transparency on white."""
+    """Convert any mode to 8-bit RGB, transparency on white."""
     if picture.mode == "F":
-        raise ValueError(
-            "its pixels are floating-point numbers without a known range; save it with 8 or 16 bits"
-        )
+        raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):  # 16-bit grey: I;16, or I in older versions of Pillow
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -76,25 +83,25 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "raise") -> Split:
-    """Read a directory that holds one folder a class, as a `Split` named after the directory.
+def load_folder(path: str | os.PathLike[str], *, size: int = 32, on_error: str = "raise") -> Split:
+    """Read a directory that holds one folder a class, as a ``Split`` named after the directory.
 
     Classes and, within each, files are in sorted order of their names. Hidden files and folders are
-    ignored; anything else that is not a picture by its extension is ignored with a warning. See
-    `load_image` for what happens to each picture.
+    ignored; anything else that is no regular file, or no picture by its extension, is ignored with a
+    warning. See ``load_image`` for what happens to each picture.
 
     Args:
-        path: the directory.
-        size: side of the square images, in pixels.
-        on_error: "raise" names all unreadable pictures in one error; "skip" leaves them out and warns.
+        path: The directory.
+        size: Side of the square images, in pixels.
+        on_error: ``"raise"`` names all unreadable pictures in an error; ``"skip"`` leaves them out and warns.
 
     Raises:
-        FileNotFoundError: there is no such directory.
-        ValueError: it has no class folders, a class has no readable picture, or a picture is unreadable and
-            not to be skipped; the message names the folders or files.
+        FileNotFoundError: If there is no such directory.
+        ValueError: If it has no class folders, a class has no readable picture, a picture is unreadable and
+            not to be skipped, or ``size`` is not in 1..4096; the message names the folders or files.
 
     Warns:
-        UserWarning: pictures were skipped, or other files were ignored; it names them.
+        UserWarning: If pictures were skipped, or other files were ignored; it names them.
 
     Example:
         >>> for name in ("cats", "dogs"):
@@ -105,6 +112,7 @@ def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "rai
         (Split('pets', 2 images of 24x24, 2 classes), ('cats', 'dogs'))
     """
     path = Path(path)
+    _check_size(size)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
     if not path.is_dir():
@@ -123,7 +131,7 @@ def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "rai
                 other.append(str(entry))
                 continue
             try:
-                images.append(load_image(entry, size=size))
+                images.append(_read(entry, size))
                 labels.append(label)
             except ValueError as error:
                 unreadable.append(str(error))
@@ -138,13 +146,14 @@ def load_folder(path: str | os.PathLike, *, size: int = 32, on_error: str = "rai
     if unreadable:
         warnings.warn(f"skipped {report}", stacklevel=2)
     if other:
-        warnings.warn(f"ignored, no pictures by their names: {_listed(other)}", stacklevel=2)
+        warnings.warn(f"ignored, no pictures: {_listed(other)}", stacklevel=2)
     classes = tuple(folder.name for folder in folders)
-    return Split(torch.stack(images), torch.tensor(labels), classes, path.resolve().name)
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, size, size), channels-last
+    return Split(pixels, torch.tensor(labels), classes, path.resolve().name)
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Entries of a directory by name, without hidden ones and what Windows leaves behind."""
+    """List the entries of a directory by name, without hidden ones and what Windows leaves behind."""
     return sorted(
         entry
         for entry in folder.iterdir()
@@ -153,6 +162,6 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
-    """The first names, and how many more there are."""
+    """Join the first names, and say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

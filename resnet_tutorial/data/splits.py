@@ -1,4 +1,4 @@
-"""`Split`: labelled images in memory, the form in which all data go through this package."""
+"""``Split``: labelled images in memory, the form in which all data go through this package."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images with their labels: one part (training, validation, test) of a data set.
 
-    A split is never changed after it was made: every method returns a new one. The constructor and `to` (on
-    the same device) share the tensors given to them; the methods that choose images copy. PyTorch cannot
-    make a tensor read-only, so treat them as such: `fingerprint` is computed once.
+    A split is never changed after it was made: every method returns a new one. The constructor (if images
+    are channels-last) and ``to`` (on the same device) share the tensors given to them; the methods that
+    choose images copy. PyTorch cannot make a tensor read-only, so treat them as such: ``fingerprint`` is
+    computed once.
 
     Attributes:
-        images: uint8 `(N, 3, H, W)`, contiguous, N >= 1.
-        labels: int64 `(N,)`, on the same device, each an index into `classes`.
-        classes: the K class names, all different.
-        name: what the split is called in tables and figures.
+        images: uint8 ``(N, 3, H, W)``, N >= 1, channels-last in memory: the values of a pixel side by side.
+        labels: int64 ``(N,)``, on the same device, each an index into ``classes``.
+        classes: The K class names, all different.
+        name: What the split is called in tables and figures.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: If the parts do not fit together.
 
     Example:
         >>> images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
@@ -39,36 +41,36 @@ class Split:
         tensor([1, 1])
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Tensor
+    labels: Tensor
     classes: tuple[str, ...]
     name: str
 
     def __post_init__(self) -> None:
         images, labels, classes = self.images, self.labels, tuple(self.classes)
-        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be a uint8 tensor (N, 3, H, W), not {_described(images)}")
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images are {_described(images)}: give a uint8 tensor (N, 3, H, W)")
         if images.shape[1] != 3 or images.numel() == 0:
             raise ValueError(
-                f"images must be (N, 3, H, W) with at least one image, not {tuple(images.shape)}"
+                f"images of shape {tuple(images.shape)}: give (N, 3, H, W) with at least one image"
             )
-        if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-            raise ValueError(f"labels must be an int64 tensor (N,), not {_described(labels)}")
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+            raise ValueError(f"labels are {_described(labels)}: give an int64 tensor (N,)")
         if len(labels) != len(images) or labels.device != images.device:
             raise ValueError(
-                f"every image needs one label on the same device: {len(images)} images on {images.device}, "
-                f"{len(labels)} labels on {labels.device}"
+                f"{len(images)} images on {images.device}, {len(labels)} labels on {labels.device}: give "
+                "each image one label, on the same device"
             )
         if isinstance(self.classes, str) or not all(isinstance(name, str) and name for name in classes):
-            raise ValueError(f"classes must be a tuple of names, not {self.classes!r}")
+            raise ValueError(f"classes are {self.classes!r}: give a tuple of names")
         if len(set(classes)) != len(classes):
-            raise ValueError(f"class names must differ from each other: {classes}")
+            raise ValueError(f"class names {classes}: give names that differ from each other")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(classes):
             raise ValueError(
-                f"labels run from {low} to {high}, but {len(classes)} classes allow 0 to {len(classes) - 1}"
+                f"labels run from {low} to {high}: {len(classes)} classes allow 0 to {len(classes) - 1}"
             )
-        object.__setattr__(self, "images", images.contiguous())
+        object.__setattr__(self, "images", images.contiguous(memory_format=torch.channels_last))
         object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
@@ -78,64 +80,61 @@ class Split:
         height, width = self.images.shape[2:]
         return f"Split({self.name!r}, {len(self)} images of {height}x{width}, {len(self.classes)} classes)"
 
-    def counts(self) -> torch.Tensor:
-        """Number of images of each class: int64 `(K,)`, on the CPU."""
+    def counts(self) -> Tensor:
+        """Return the number of images of each class: int64 ``(K,)``, on the CPU."""
         return torch.bincount(self.labels.cpu(), minlength=len(self.classes))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of shape, pixels, labels and class names; the split's name is left out."""
-        header = json.dumps([list(self.images.shape), list(self.classes)])
-        digest = hashlib.sha256(header.encode())
-        digest.update(self.images.cpu().numpy())
-        digest.update(self.labels.cpu().numpy().astype("<i8"))
+        digest = hashlib.sha256(json.dumps([list(self.images.shape), list(self.classes)]).encode())
+        for images in self.images.split(1024):  # in the order (N, 3, H, W), a few at a time: it takes a copy
+            digest.update(images.cpu().contiguous().numpy().data)
+        digest.update(self.labels.cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
 
-    def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int], *, name: str | None = None) -> Split:
-        """A copy of the images at `indices`: integers `(M,)` from 0, in the order given, or a mask `(N,)`.
+    def subset(self, indices: Tensor | np.ndarray | Sequence[int], *, name: str | None = None) -> Split:
+        """Copy the images at ``indices``: integers ``(M,)`` from 0, in the order given, or a mask ``(N,)``.
 
         Raises:
-            ValueError: an index is out of range, or nothing is chosen.
+            ValueError: If an index is out of range, or nothing is chosen.
         """
         chosen = torch.as_tensor(indices, device=self.labels.device)
         if chosen.ndim != 1 or chosen.numel() == 0 or chosen.is_floating_point() or chosen.is_complex():
-            raise ValueError(
-                f"indices must be a non-empty list of integers or a mask, not {_described(chosen)}"
-            )
+            raise ValueError(f"indices are {_described(chosen)}: give a non-empty list of integers or a mask")
         if chosen.dtype == torch.bool:
             if len(chosen) != len(self):
-                raise ValueError(
-                    f"a mask must have one entry an image: {len(chosen)} entries, {len(self)} images"
-                )
+                raise ValueError(f"a mask of {len(chosen)} entries: give one for each of {len(self)} images")
             chosen = chosen.nonzero().squeeze(1)
         elif int(chosen.min()) < 0 or int(chosen.max()) >= len(self):
             raise ValueError(
-                f"indices run from {int(chosen.min())} to {int(chosen.max())}, but {len(self)} images allow "
-                f"0 to {len(self) - 1}"
+                f"indices run from {int(chosen.min())} to {int(chosen.max())}: {len(self)} images allow 0 to "
+                f"{len(self) - 1}"
             )
         chosen = chosen.long()
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen], name=name or self.name)
+        images, labels = take(self.images, chosen), self.labels[chosen]
+        return replace(self, images=images, labels=labels, name=name or self.name)
 
     def per_class(self, n: int, *, seed: int | None = None) -> Split:
-        """`n` images of every class in their present order: the first ones, or with a `seed` a random draw.
+        """Take ``n`` images of every class in present order: the first, or with a ``seed`` a random draw.
 
         Raises:
-            ValueError: `n` is not positive, or a class has fewer than `n` images.
+            ValueError: If ``n`` is not positive, or a class has fewer than ``n`` images.
         """
         counts = self.counts()
         if n < 1 or n > int(counts.min()):
             scarce = int(counts.argmin())
             raise ValueError(
-                f"per_class({n}): n must be at least 1 and at most {int(counts[scarce])}, as many images as "
-                f"class {self.classes[scarce]!r} has"
+                f"per_class({n}): give n from 1 to at most {int(counts[scarce])}, as many images as class "
+                f"{self.classes[scarce]!r} has"
             )
         return self.subset(torch.cat([row[:n] for row in self._by_class(seed)]).sort().values)
 
     def with_classes(self, names: Sequence[str], *, name: str | None = None) -> Split:
-        """Only the images of these classes, in their present order, labelled by position in `names`.
+        """Take only the images of these classes, in their present order, labelled by position in ``names``.
 
         Raises:
-            ValueError: a class is unknown or named twice, or no image is left.
+            ValueError: If a class is unknown or named twice, or no image is left.
         """
         names = tuple(names)
         if unknown := [entry for entry in names if entry not in self.classes]:
@@ -147,14 +146,15 @@ class Split:
         return replace(part, labels=labels[labels >= 0], classes=names)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Split, Split]:
-        """Divide into `(rest, held_out)`, drawn at random within each class, both in their present order.
+        """Divide into ``(rest, held_out)``, drawn at random within each class, both in their present order.
 
-        `held_out` has `round(fraction * N)` images, and of each class `fraction` times its count: exactly
-        where that is a whole number, otherwise rounded so that the total is right (largest remainders). The
-        draw has a generator of its own; the same seed gives the same division on every device.
+        ``held_out`` has ``round(fraction * N)`` images, and of each class ``fraction`` times its count:
+        exactly where that is a whole number, otherwise rounded so that the total is right (largest
+        remainders). The draw has a generator of its own; the same seed gives the same division on every
+        device.
 
         Raises:
-            ValueError: `fraction` is not between 0 and 1, or one of the two parts would be empty.
+            ValueError: If ``fraction`` is not between 0 and 1, or one of the two parts would be empty.
         """
         wanted = fraction * self.counts().double()
         total = round(fraction * len(self)) if 0 < fraction < 1 else 0
@@ -162,21 +162,21 @@ class Split:
             raise ValueError(
                 f"split({fraction}) of {len(self)} images: use a fraction that leaves images in both parts"
             )
-        take = (wanted + 1e-9).floor().long()  # 0.29 * 100 is 28.999999999999996
-        largest = (wanted - take).argsort(descending=True, stable=True)
-        take[largest[: total - int(take.sum())]] += 1
+        sizes = (wanted + 1e-9).floor().long()  # 0.29 * 100 is 28.999999999999996
+        largest = (wanted - sizes).argsort(descending=True, stable=True)
+        sizes[largest[: total - int(sizes.sum())]] += 1
         held_out = torch.zeros(len(self), dtype=torch.bool)
-        for row, n in zip(self._by_class(seed), take.tolist(), strict=True):
+        for row, n in zip(self._by_class(seed), sizes.tolist(), strict=True):
             held_out[row[:n]] = True
         rest = self.subset(~held_out, name=f"{self.name} (rest)")
         return rest, self.subset(held_out, name=f"{self.name} (held out)")
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split with its tensors on `device`."""
+        """Return the same split with its tensors on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def _by_class(self, seed: int | None) -> list[torch.Tensor]:
-        """Indices of each class: in order without a seed, else shuffled by a generator of their own."""
+    def _by_class(self, seed: int | None) -> list[Tensor]:
+        """Return the indices of each class: in order without a seed, else shuffled by its own generator."""
         labels = self.labels.cpu()
         rows = [(labels == k).nonzero().squeeze(1) for k in range(len(self.classes))]
         if seed is None:
@@ -185,8 +185,23 @@ class Split:
         return [row[torch.randperm(len(row), generator=generator)] for row in rows]
 
 
+def take(images: Tensor, indices: Tensor) -> Tensor:
+    """Return the images at ``indices``, channels-last; whole images are copied, which is fast.
+
+    Args:
+        images: ``(N, C, H, W)``, channels-last, as in a ``Split``.
+        indices: int64 ``(M,)`` on the same device.
+
+    Example:
+        >>> images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 8, 8)
+        >>> take(images, torch.tensor([2, 0]))[:, 0, 0, 0]
+        tensor([2, 0], dtype=torch.uint8)
+    """
+    return images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)  # (M, C, H, W)
+
+
 def _described(value: object) -> str:
-    """A tensor by type and shape, anything else by its type, for messages."""
-    if isinstance(value, torch.Tensor):
+    """Describe a tensor by type and shape, anything else by its type, for messages."""
+    if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__

@@ -1,4 +1,4 @@
-"""From a network and a split to its logits (`predict`); from logits to every metric (`report`).
+"""From a network and images to its logits (``predict``); from logits to every metric (``report``).
 
 The two steps are apart on purpose: logits are saved once, and whatever is asked of them later is computed
 from the file.
@@ -7,19 +7,21 @@ from the file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..data import CIFAR10, Normalize, Split
+from ..runtime import autocast
 from .predictions import Predictions
 
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module returns to its mode (a frozen batch norm stays in eval)."""
+    """Put a network into eval mode inside; afterwards each module, a frozen one too, returns to its mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -29,45 +31,61 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def _single(model: nn.Module) -> nn.Module:
+    """Return the network of this process alone.
+
+    ``DistributedDataParallel`` talks to the other processes at each batch, and would wait for ever for one
+    that has fewer of them.
+    """
+    inner = getattr(model, "_orig_mod", model)  # of a compiled network
+    return inner.module if isinstance(inner, DistributedDataParallel) else model
+
+
 def _compute_logits(
     model: nn.Module,
-    split: Split,
-    *,
+    images: Tensor,
+    classes: Sequence[str] | None,
     normalize: Normalize,
     batch_size: int,
     device: torch.device | str | None,
     flip: bool,
     dtype: torch.dtype | None,
 ) -> Tensor:
-    """Run the network over a split, in order; float32 ``(N, K)`` on the CPU."""
+    """Run the network over images ``(N, C, H, W)``, in order; float32 ``(N, K)`` on the CPU."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; give 1 or more")
+        raise ValueError(f"batch_size is {batch_size}: give 1 or more")
+    model = _single(model)
     if device is None:
         first = next(model.parameters(), None)
-        device = split.images.device if first is None else first.device
+        device = images.device if first is None else first.device
     device = torch.device(device)
     model.to(device)
-    mixed = contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
     parts = []
-    with _evaluating(model), torch.inference_mode(), mixed:
-        for start in range(0, len(split), batch_size):
-            images = normalize(split.images[start : start + batch_size].to(device))  # (B, 3, H, W)
-            logits = model(images).float()
+    size = min(batch_size, len(images))
+    with _evaluating(model), torch.inference_mode(), autocast(device, dtype):
+        for done in range(0, len(images), size):
+            # The last batch starts earlier: with one size for all, a network is compiled and tuned once.
+            start = min(done, len(images) - size)
+            batch = normalize(images[start : start + size].to(device))  # (B, C, H, W)
+            # A copy: the next run of a compiled network may write to the same memory.
+            logits = model(batch).to(torch.float32, copy=True)
             if flip:
-                logits = (logits + model(images.flip(3)).float()) / 2
-            if logits.shape != (len(images), len(split.classes)):
+                logits = (logits + model(batch.flip(3)).float()) / 2
+            outputs = logits.shape[1:].numel() if classes is None else len(classes)
+            if logits.shape != (size, outputs):
                 raise ValueError(
-                    f"the network gives {tuple(logits.shape)} for {len(images)} images, but {split.name!r}"
-                    f" has {len(split.classes)} classes: use a network with that many outputs"
+                    f"the network gives {tuple(logits.shape)} for {size} images: use one that gives"
+                    f" ({size}, {outputs}), as there are {outputs} classes"
                 )
-            parts.append(logits)  # stays on the device, so that no batch waits for a copy
+            parts.append(logits[done - start :])  # stays on the device, so that no batch waits for a copy
         return torch.cat(parts).cpu()
 
 
 def predict(
     model: nn.Module,
-    split: Split,
+    data: Split | Tensor,
     *,
+    classes: Sequence[str] | None = None,
     normalize: Normalize = CIFAR10,
     batch_size: int = 500,
     device: torch.device | str | None = None,
@@ -79,30 +97,41 @@ def predict(
     Running statistics are not touched, and every module returns to the mode in which it was.
 
     Args:
-        model: maps ``(B, 3, H, W)`` to logits ``(B, K)``.
-        split: N images with labels.
-        normalize: as in the network's training.
-        batch_size: images a step; changes speed and memory, not the result.
-        device: where to compute; the model is moved there. Where the model is, if None.
-        flip: average the logits of each image and of its mirror image (test-time augmentation).
-        dtype: type for autocast, such as ``torch.bfloat16``; plain float32 if None.
+        model: Maps ``(B, C, H, W)`` to logits ``(B, K)``; may be compiled.
+        data: A split of N images, or uint8 images ``(N, C, H, W)`` without labels.
+        classes: Names of the K logits of images without a split; ``"0"``, ``"1"``, ... if ``None``.
+        normalize: As in the network's training.
+        batch_size: Images a step; changes speed and memory, not the result.
+        device: Where to compute; the model is moved there. Where the model is, if ``None``.
+        flip: Average the logits of each image and of its mirror image (test-time augmentation).
+        dtype: Type for autocast, such as ``torch.bfloat16``; plain float32 if ``None``.
 
     Raises:
-        ValueError: the network has another number of outputs than the split has classes, ``batch_size`` is
-            below 1, or a logit is not finite.
+        ValueError: If the network has another number of outputs than there are classes, the images have
+            another form, ``batch_size`` is below 1, or a logit is not finite.
 
     Example:
         >>> from resnet_tutorial.data import load_sample
         >>> from resnet_tutorial.models import create
         >>> train, test = load_sample()
-        >>> predictions = predict(create("resnet20", weights="cifar10"), test.subset([0, 1, 4]))
+        >>> network = create("resnet20", weights="cifar10")
+        >>> predictions = predict(network, test.subset([0, 1, 4]))
         >>> predictions.logits.shape, [test.classes[k] for k in predictions.predicted]
         ((3, 10), ['cat', 'ship', 'frog'])
+        >>> predict(network, test.images[:3]).labels is None  # pictures alone
+        True
     """
-    logits = _compute_logits(
-        model, split, normalize=normalize, batch_size=batch_size, device=device, flip=flip, dtype=dtype
-    )
-    return Predictions(logits.numpy(), split.labels.cpu().numpy(), split.classes)
+    images, labels = (data.images, data.labels.cpu().numpy()) if isinstance(data, Split) else (data, None)
+    if isinstance(data, Split):
+        if classes is not None:
+            raise ValueError(f"classes {tuple(classes)} for a split that has its own: leave them out")
+        classes = data.classes
+    elif images.dtype != torch.uint8 or images.ndim != 4 or not images.numel():
+        given = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+        raise ValueError(f"images are {given}: give a Split, or uint8 (N, C, H, W) with N above 0")
+    logits = _compute_logits(model, images, classes, normalize, batch_size, device, flip, dtype)
+    names = map(str, range(logits.shape[1])) if classes is None else classes
+    return Predictions(logits.numpy(), labels, tuple(names))
 
 
 def loss_and_accuracy(
@@ -115,9 +144,10 @@ def loss_and_accuracy(
     flip: bool = False,
     dtype: torch.dtype | None = None,
 ) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and accuracy in 0..1; what a training loop watches. See `predict`.
+    """Return mean cross-entropy in nats and accuracy in 0..1; what a training loop watches. See ``predict``.
 
-    A diverged network gives a loss of NaN here, not an error, so that the loop can report it.
+    A diverged network gives a loss of NaN here, not an error, so that the loop can report it. The model may
+    be compiled or wrapped in ``DistributedDataParallel``.
 
     Example:
         >>> from resnet_tutorial.data import load_sample
@@ -127,9 +157,7 @@ def loss_and_accuracy(
         >>> round(loss, 1)  # a new network knows nothing: ln 10 is 2.303
         2.3
     """
-    logits = _compute_logits(
-        model, split, normalize=normalize, batch_size=batch_size, device=device, flip=flip, dtype=dtype
-    )
+    logits = _compute_logits(model, split.images, split.classes, normalize, batch_size, device, flip, dtype)
     labels = split.labels.cpu()
     accuracy = (logits.argmax(1) == labels).double().mean()
     return F.cross_entropy(logits.double(), labels).item(), accuracy.item()

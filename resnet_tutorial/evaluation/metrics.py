@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from .predictions import Predictions, frozen
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-Z_95 = 1.959963984540054  # 97.5th percentile of the standard normal distribution: two-sided 95 %
+CURVES = ("roc", "roc_micro", "roc_macro", "pr")  # of a report; they are not in its dictionary
 ECE_BINS = 15
 
 
@@ -34,28 +35,28 @@ class Report:
     out of the macro averages. A class that occurs but is never predicted has precision 0, as in scikit-learn.
 
     Attributes:
-        n: number of images.
-        classes: the K class names.
-        accuracy: share of images whose predicted class is true.
+        n: Number of images.
+        classes: The K class names.
+        accuracy: Share of images whose predicted class is true.
         interval: 95 % Wilson score interval of the accuracy, lower and upper end.
-        topk: k to the share of images whose true class is among the k largest logits.
-        loss: mean cross-entropy, in nats.
-        precision: ``(K,)``.
-        recall: ``(K,)``.
-        f1: ``(K,)``.
-        support: int64 ``(K,)``, images of each class.
-        macro: averages in which each class counts the same.
-        weighted: averages in which each image counts the same; its recall is the accuracy.
-        confusion: int64 ``(K, K)``, rows are true classes, columns predicted ones.
-        roc: one-vs-rest ROC curve of each class, ``(fpr, tpr)``.
+        topk: From k to the share of images whose true class is among the k largest logits.
+        loss: Mean cross-entropy, in nats.
+        precision: Of each class, ``(K,)``.
+        recall: Of each class, ``(K,)``.
+        f1: Of each class, ``(K,)``.
+        support: Images of each class, int64 ``(K,)``.
+        macro: Averages in which each class counts the same.
+        weighted: Averages in which each image counts the same; its recall is the accuracy.
+        confusion: Rows are true classes, columns predicted ones, int64 ``(K, K)``.
+        roc: One-vs-rest ROC curve of each class, ``(fpr, tpr)``.
         roc_micro: ROC curve of all N * K decisions pooled.
-        roc_macro: mean over classes of the true positive rate at each false positive rate.
-        auc: ``(K,)``, areas under ``roc``.
-        auc_micro: area under ``roc_micro``.
-        auc_macro: mean of ``auc``, which is also the area under ``roc_macro``.
-        pr: precision-recall curve of each class, ``(recall, precision)``.
-        average_precision: ``(K,)``, the step-wise area under ``pr``.
-        ece: expected calibration error, 15 bins of equal width.
+        roc_macro: Mean over classes of the true positive rate at each false positive rate.
+        auc: Areas under ``roc``, ``(K,)``.
+        auc_micro: Area under ``roc_micro``.
+        auc_macro: Mean of ``auc``, which is also the area under ``roc_macro``.
+        pr: Precision-recall curve of each class, ``(recall, precision)``.
+        average_precision: Step-wise areas under ``pr``, ``(K,)``.
+        ece: Expected calibration error, 15 bins of equal width.
 
     Example:
         >>> result = report(Predictions([[4, 1], [3, 2], [0, 1]], [0, 1, 1], ("cat", "dog")))
@@ -87,25 +88,12 @@ class Report:
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the curves, in types that JSON knows; NaN becomes None."""
-        per_class = ("precision", "recall", "f1", "support", "auc", "average_precision")
-        content: dict[str, Any] = {
-            "n": self.n,
-            "classes": list(self.classes),
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
+        """Return everything but the curves, in types that JSON knows; NaN becomes ``None``."""
+        names = [field.name for field in fields(self) if field.name not in CURVES]
+        return {
             "interval_method": "95 % Wilson score",
-            "topk": {str(k): share for k, share in self.topk.items()},
-            "loss": self.loss,
-            **{name: getattr(self, name).tolist() for name in per_class},
-            "macro": self.macro._asdict(),
-            "weighted": self.weighted._asdict(),
-            "confusion": self.confusion.tolist(),
-            "auc_micro": self.auc_micro,
-            "auc_macro": self.auc_macro,
-            "ece": self.ece,
+            **{name: _plain(getattr(self, name)) for name in names},
         }
-        return _without_nan(content)
 
     def __str__(self) -> str:
         """Lay the report out as a table of text, with fractions of 1."""
@@ -136,27 +124,32 @@ def _cell(value: float) -> str:
     return "     -" if np.isnan(value) else f"{value:6.4f}"
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    elif isinstance(value, Averages):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, 1927): it stays in 0..1 and is usable near both ends.
+    """Return the 95 % score interval of a proportion (Wilson, 1927), which stays in 0..1, also near the ends.
+
+    Raises:
+        ValueError: If ``successes`` is not in 0..n, or ``n`` is 0.
 
     Example:
         >>> [round(end, 3) for end in wilson_interval(90, 100)]
         [0.826, 0.945]
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} successes of {n} trials; give 0 <= successes <= n and n above 0")
-    share, z2 = successes / n, Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+        raise ValueError(f"{successes} successes of {n} trials: give 0 <= successes <= n and n above 0")
+    low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def reliability_bins(
@@ -169,6 +162,9 @@ def reliability_bins(
     Returns:
         For each bin: number of images, mean confidence, accuracy; ``(bins,)``, the last two NaN if empty.
 
+    Raises:
+        ValueError: If ``bins`` is below 1, or the predictions have no labels.
+
     Example:
         >>> predictions = Predictions(np.log([[0.9, 0.1], [0.6, 0.4]]), [0, 1], ("cat", "dog"))
         >>> counts, confidence, accuracy = reliability_bins(predictions, bins=2)
@@ -176,7 +172,7 @@ def reliability_bins(
         ([0, 2], 0.75, 0.5)
     """
     if bins < 1:
-        raise ValueError(f"bins is {bins}; give 1 or more")
+        raise ValueError(f"bins is {bins}: give 1 or more")
     confidence = predictions.probabilities.max(axis=1)
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
@@ -187,7 +183,7 @@ def reliability_bins(
 
 
 def _macro_roc(curves: Sequence[Curve]) -> Curve:
-    """Average ROC curves over the union of their false positive rates.
+    """Return the mean of ROC curves over the union of their false positive rates.
 
     Both ends of a vertical rise are kept, so that the area under the mean is the mean of the areas.
     """
@@ -195,11 +191,11 @@ def _macro_roc(curves: Sequence[Curve]) -> Curve:
     # Of equal positions np.interp takes the last; mirrored, it takes the first.
     lower = np.mean([np.interp(-grid, -fpr[::-1], tpr[::-1]) for fpr, tpr in curves], axis=0)
     upper = np.mean([np.interp(grid, fpr, tpr) for fpr, tpr in curves], axis=0)
-    return np.repeat(grid, 2), np.stack([lower, upper], axis=1).ravel()
+    return frozen(np.repeat(grid, 2)), frozen(np.stack([lower, upper], axis=1).ravel())
 
 
 def _curves(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[Curve, Curve, float, float]:
-    """ROC, precision-recall, AUC and average precision of one class against the rest."""
+    """Return ROC, precision-recall, AUC and average precision of one class against the rest."""
     if truth.all() or not truth.any():  # without both kinds a rate has the denominator 0
         empty = (frozen([], float), frozen([], float))
         return empty, empty, np.nan, np.nan
@@ -213,27 +209,26 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
     """Compute every metric from logits and labels.
 
     Args:
-        predictions: of N images, K classes.
-        topk: which top-k accuracies; a k of K or more, where every image would count, is left out.
+        predictions: Of N images with labels, K classes.
+        topk: Which top-k accuracies; a k of K or more, where every image would count, is left out.
 
     Raises:
-        ValueError: a k below 1.
+        ValueError: If a k is below 1, or the predictions have no labels.
 
     Example:
         >>> report(Predictions([[4, 1], [3, 2], [0, 1]], [0, 1, 1], ("cat", "dog"))).confusion.tolist()
         [[1, 0], [1, 1]]
     """
     if any(k < 1 for k in topk):
-        raise ValueError(f"topk is {tuple(topk)}; give numbers of 1 or more")
-    labels, probabilities, n = predictions.labels, predictions.probabilities, len(predictions)
+        raise ValueError(f"topk is {tuple(topk)}: give numbers of 1 or more")
+    labels, probabilities, n = predictions.known_labels, predictions.probabilities, len(predictions)
     every = np.arange(len(predictions.classes))
     truth = labels[:, None] == every  # (N, K)
 
     # Rank of the true class: larger logits, and equal ones of an earlier class, come first, as in argmax.
     own = predictions.logits[truth][:, None]
-    rank = ((predictions.logits > own) | ((predictions.logits == own) & (every < labels[:, None]))).sum(
-        axis=1
-    )
+    ahead = (predictions.logits > own) | ((predictions.logits == own) & (every < labels[:, None]))
+    rank = ahead.sum(axis=1)
     shares = {int(k): float((rank < k).mean()) for k in topk if k < len(every) or k == 1}
 
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -251,7 +246,6 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
     roc, pr, auc, average_precision = (tuple(column) for column in zip(*curves, strict=True))
     roc_micro, _, auc_micro, _ = _curves(truth.ravel(), probabilities.ravel())
     drawn = [curve for curve in roc if len(curve[0])]
-    roc_macro = tuple(frozen(values) for values in _macro_roc(drawn)) if drawn else roc[0]
 
     counts, confidence, accuracy = reliability_bins(predictions)
     return Report(
@@ -270,7 +264,7 @@ def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
         confusion=frozen(confusion.reshape(len(every), len(every)), np.int64),
         roc=roc,
         roc_micro=roc_micro,
-        roc_macro=roc_macro,
+        roc_macro=_macro_roc(drawn) if drawn else roc[0],
         auc=frozen(auc, np.float64),
         auc_micro=auc_micro,
         auc_macro=float(np.mean([area for area in auc if not np.isnan(area)])) if drawn else np.nan,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def write_report(
     about: Mapping[str, Any],
     mistakes: int = 8,
 ) -> Path:
-    """Writes ``index.html``, ``report.json`` and the figures into a folder.
+    """Write ``index.html``, ``report.json`` and the figures into a folder.
 
     Args:
         folder: Made if missing; files of the same names are replaced.
@@ -51,7 +52,8 @@ def write_report(
         The path of the page.
 
     Raises:
-        ValueError: If predictions and split are of different images, or a file cannot be written.
+        ValueError: If predictions and split are of different images, a number in ``about`` is not finite, or
+            a file cannot be written.
 
     Example:
         >>> import torch
@@ -63,8 +65,11 @@ def write_report(
         ['calibration.png', 'confusion.png', 'index.html', 'mistakes.png', 'precision-recall.png',
         'report.json', 'roc.png']
     """
-    if not np.array_equal(predictions.labels, split.labels.cpu().numpy()):
+    if not np.array_equal(predictions.known_labels, split.labels.cpu().numpy()):
         raise ValueError(f"the predictions are not of {split.name!r}: their labels differ")
+    for name, value in about.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"about {name!r} is {value}: give a finite number, or text")
     folder = Path(folder)
     result = report(predictions)
     sections = [_summary(result, about), _per_class(result)]
@@ -82,9 +87,12 @@ def write_report(
         f"<h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
     content = {"title": title, "about": dict(about), "metrics": result.to_dict()}
-    for name, text in (("report.json", json.dumps(content, indent=1) + "\n"), ("index.html", page)):
+    for name, text in (
+        ("report.json", json.dumps(content, indent=1, allow_nan=False) + "\n"),
+        ("index.html", page),
+    ):
         with atomic(folder / name, parents=True) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="replace"))  # a class may have a name that is no text
     return folder / "index.html"
 
 
@@ -116,7 +124,7 @@ def _per_class(result: Report) -> str:
 def _figures(
     result: Report, predictions: Predictions, split: Split, mistakes: int
 ) -> list[tuple[str, str, str, Figure]]:
-    """(file name, heading, text for who cannot see it, figure)."""
+    """Return file name, heading, text for who cannot see it, and figure of each picture."""
     classes = result.classes
     figures = [
         (
@@ -129,20 +137,22 @@ def _figures(
             "calibration",
             "Calibration",
             f"Accuracy against confidence; the expected calibration error is {result.ece:.4f}.",
-            reliability(*reliability_bins(predictions)),
+            reliability(*reliability_bins(predictions), ece=result.ece),
         ),
     ]
     if any(len(curve[0]) for curve in result.roc):
-        curves = {"micro": result.roc_micro, "macro": result.roc_macro}
+        micro, macro = (result.roc_micro, result.auc_micro), (result.roc_macro, result.auc_macro)
+        roc = roc_curves(result.roc, classes, auc=result.auc, micro=micro, macro=macro)
         alt = "True against false positive rate of every class; the areas are in the table above."
-        figures.insert(1, ("roc", "ROC curves", alt, roc_curves(result.roc, classes, **curves)))
+        figures.insert(1, ("roc", "ROC curves", alt, roc))
+        pr = pr_curves(result.pr, classes, average_precision=result.average_precision)
         alt = "Precision against recall of every class; the average precisions are in the table above."
-        figures.insert(2, ("precision-recall", "Precision and recall", alt, pr_curves(result.pr, classes)))
+        figures.insert(2, ("precision-recall", "Precision and recall", alt, pr))
     wrong = np.flatnonzero(~predictions.correct)
     if len(wrong):
         sure = predictions.probabilities.max(axis=1)
         worst = wrong[np.argsort(-sure[wrong], kind="stable")][:mistakes]
-        images, labels = split.images[worst].cpu().numpy(), predictions.labels[worst]
+        images, labels = split.images[worst].cpu().numpy(), predictions.known_labels[worst]
         panel = prediction_panel(images, predictions.probabilities[worst], labels, classes)
         heading = "Most confident mistakes"
         alt = "Wrongly classified images, each with the probabilities of its likeliest classes."

@@ -27,12 +27,13 @@ class Predictions:
     """What a network said about N images, beside what is true. Immutable; its arrays are read-only copies.
 
     Attributes:
-        logits: float32 ``(N, K)``.
-        labels: int64 ``(N,)``, in 0..K-1.
-        classes: the K class names.
+        logits: Float32 ``(N, K)``.
+        labels: The true classes, int64 ``(N,)``, in 0..K-1; ``None`` if nobody knows them.
+        classes: The K class names.
 
     Raises:
-        ValueError: the parts do not fit together, or a logit is not finite.
+        ValueError: If the parts do not fit together, a logit is not finite, or labels are missing where
+            they are needed.
 
     Example:
         >>> predictions = Predictions(np.array([[2, 0], [0, 1]]), np.array([0, 0]), ("cat", "dog"))
@@ -41,35 +42,37 @@ class Predictions:
     """
 
     logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Check shapes and values once, so that the metrics need not."""
-        logits, labels = frozen(self.logits, np.float32), frozen(self.labels)
-        classes = tuple(str(name) for name in self.classes)
+        logits, classes = frozen(self.logits, np.float32), tuple(str(name) for name in self.classes)
         if logits.ndim != 2 or not len(logits) or logits.shape[1] != len(classes):
             raise ValueError(
-                f"logits have shape {logits.shape}; {len(classes)} classes need (N, {len(classes)}), N > 0"
+                f"logits have shape {logits.shape}: {len(classes)} classes need (N, {len(classes)}), N > 0"
             )
-        if labels.shape != (len(logits),) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"labels are {labels.dtype} of shape {labels.shape}; give ({len(logits)},) integers"
-            )
-        if labels.min() < 0 or labels.max() >= len(classes):
-            raise ValueError(f"labels run from {labels.min()} to {labels.max()}; give 0..{len(classes) - 1}")
         bad = int((~np.isfinite(logits)).any(axis=1).sum())
         if bad:
             raise ValueError(
                 f"logits of {bad} of {len(logits)} images are not finite: training diverged, lower its rate"
             )
         object.__setattr__(self, "logits", logits)
-        object.__setattr__(self, "labels", frozen(labels, np.int64))
         object.__setattr__(self, "classes", classes)
+        if self.labels is None:
+            return
+        labels = frozen(self.labels)
+        if labels.shape != (len(logits),) or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {labels.shape}: give ({len(logits)},) integers"
+            )
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise ValueError(f"labels run from {labels.min()} to {labels.max()}: give 0..{len(classes) - 1}")
+        object.__setattr__(self, "labels", frozen(labels, np.int64))
 
     def __len__(self) -> int:
         """Count the images."""
-        return len(self.labels)
+        return len(self.logits)
 
     @cached_property
     def log_probabilities(self) -> NDArray[np.float64]:
@@ -88,36 +91,54 @@ class Predictions:
         """Class with the largest logit, int64 ``(N,)``; the first one of equals."""
         return frozen(self.logits.argmax(axis=1), np.int64)
 
+    @property
+    def known_labels(self) -> NDArray[np.int64]:
+        """The labels; ``ValueError`` if there are none."""
+        if self.labels is None:
+            raise ValueError("these predictions have no labels: predict a Split, which has them, to measure")
+        return self.labels
+
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Where the predicted class is the true one, bool ``(N,)``."""
-        return frozen(self.predicted == self.labels)
+        return frozen(self.predicted == self.known_labels)
 
-    def save(self, path: str | Path) -> Path:
-        """Write a compressed ``.npz`` in one step: the file is complete or not there. Returns the path.
+    def save(self, path: str | Path, *, dtype: type[np.float16] | type[np.float32] = np.float32) -> Path:
+        """Write a compressed ``.npz`` in one step: the file is complete or not there. Return its path.
+
+        Args:
+            path: The file; missing directories are made.
+            dtype: Type of the stored logits; float16 halves the file and keeps three digits.
 
         Raises:
-            ValueError: it cannot be written there.
+            ValueError: If a logit is too large for ``dtype``, or the file cannot be written.
+
+        Example:
+            >>> predictions = Predictions([[2.5, 0], [0, 1]], [0, 1], ("cat", "dog"))
+            >>> Predictions.load(predictions.save("logits.npz", dtype=np.float16)).logits[0].tolist()
+            [2.5, 0.0]
         """
+        if (largest := float(np.abs(self.logits).max())) > float(np.finfo(dtype).max):
+            raise ValueError(f"logits of {largest:g} do not fit into {dtype.__name__}: save them as float32")
+        content: dict[str, Any] = {"logits": self.logits.astype(dtype), "classes": np.array(self.classes)}
+        if self.labels is not None:
+            content["labels"] = self.labels.astype(np.min_scalar_type(len(self.classes) - 1))
         with atomic(path, parents=True) as file:
-            np.savez_compressed(file, logits=self.logits, labels=self.labels, classes=np.array(self.classes))
+            np.savez_compressed(file, **content)
         return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read what `save` wrote.
+        """Read what ``save`` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or holds something else.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, or holds something else.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; give a .npz file written by Predictions.save")
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                return cls(content["logits"], content["labels"], tuple(content["classes"].tolist()))
-        except (
+            raise FileNotFoundError(f"{path} does not exist: give a .npz file written by Predictions.save")
+        damage = (
             OSError,
             EOFError,
             ValueError,
@@ -126,8 +147,13 @@ class Predictions:
             AttributeError,
             zipfile.BadZipFile,
             zlib.error,
-        ) as error:
+        )
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                labels = content.get("labels")
+                return cls(content["logits"], labels, tuple(content["classes"].tolist()))
+        except damage as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"{path} is damaged or not a file of Predictions.save ({reason}); write it again"
+                f"{path} is damaged or not a file of Predictions.save ({reason}): write it again"
             ) from None

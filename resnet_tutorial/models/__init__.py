@@ -9,10 +9,8 @@ from .blocks import (
     ZeroPadShortcut,
     conv1x1,
     conv3x3,
-    shortcut,
 )
 from .builders import (
-    CIFAR_DEPTHS,
     IMAGENET_LAYOUTS,
     MODELS,
     cifar_resnet,
@@ -34,10 +32,9 @@ from .builders import (
     resnet152,
 )
 from .resnet import ResNet, linear_head
-from .weights import SHIPPED_WEIGHTS, load_into, load_weights, save_model, save_weights, shipped
+from .weights import SHIPPED_WEIGHTS, load_weights, save_model, save_weights, shipped
 
 __all__ = [
-    "CIFAR_DEPTHS",
     "IMAGENET_LAYOUTS",
     "MODELS",
     "SHIPPED_WEIGHTS",
@@ -54,7 +51,6 @@ __all__ = [
     "create",
     "imagenet_resnet",
     "linear_head",
-    "load_into",
     "load_model",
     "load_weights",
     "resnet18",
@@ -71,5 +67,4 @@ __all__ = [
     "save_model",
     "save_weights",
     "shipped",
-    "shortcut",
 ]

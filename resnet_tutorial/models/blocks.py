@@ -1,9 +1,9 @@
 """Residual blocks and their shortcuts.
 
 A block computes ``y = relu(F(x) + S(x))``: ``F`` is a short stack of convolutions, ``S`` the shortcut. Each
-is built as ``Block(in_channels, channels, stride=..., kind=...)``, where ``kind`` names the shortcut, and
-returns ``channels * Block.expansion`` channels at ``1 / stride`` of the resolution, rounded up. Submodules
-carry torchvision's names, so that state dicts load both ways.
+is built as ``Block(in_channels, channels, stride=..., shortcut=...)`` and returns ``channels *
+Block.expansion`` channels at ``1 / stride`` of the resolution, rounded up. Submodules carry torchvision's
+names, so that state dicts load both ways.
 
 Sources: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016 (the blocks and
 shortcuts A, B and C); the same authors, "Identity mappings in deep residual networks", ECCV 2016, called
@@ -20,7 +20,7 @@ SHORTCUTS = ("A", "B", "C", "none")
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the resolution at stride 1; no bias, since batch normalisation has one.
+    """Build a 3x3 convolution that keeps the resolution at stride 1, without bias: BN has one.
 
     Example:
         >>> import torch
@@ -31,7 +31,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """1x1 convolution without bias: a linear map of the channels, the same at every pixel.
+    """Build a 1x1 convolution without bias: a linear map of the channels, the same at every pixel.
 
     Example:
         >>> conv1x1(16, 32).weight.shape
@@ -63,49 +63,39 @@ class ZeroPadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(
-            x, (0, 0, 0, 0, *self.padding)
-        )  # F.pad counts from the last axis: width, height, channels
+        kept = x[:, :, :: self.stride, :: self.stride]  # (N, C, ceil(H / stride), ceil(W / stride))
+        return F.pad(kept, (0, 0, 0, 0, *self.padding))  # from the last axis on: width, height, channels
 
     def extra_repr(self) -> str:
         """Show stride and padding when a network is printed."""
         return f"stride={self.stride}, padding={self.padding}"
 
 
-def shortcut(
-    kind: str, in_channels: int, out_channels: int, stride: int = 1, *, norm: bool = True
+def make_shortcut(
+    shortcut: str, in_channels: int, out_channels: int, stride: int = 1, *, norm: bool = True
 ) -> nn.Module | None:
     """Build the shortcut of one block (He et al. 2016, sections 3.3 and 4.1).
 
     Args:
-        kind: "A" pads with zeros where the shape changes, "B" projects there, "C" projects in every block;
-            "none" is the plain network, which has no shortcut at all.
-        in_channels: channels that enter the block.
-        out_channels: channels that leave it.
-        stride: how much the block reduces the resolution.
-        norm: whether batch normalisation follows the 1x1 projection.
+        shortcut: ``"A"`` pads with zeros where the shape changes, ``"B"`` projects there, ``"C"`` projects in
+            every block; ``"none"`` is the plain network, which has no shortcut at all.
+        in_channels: Channels that enter the block.
+        out_channels: Channels that leave it.
+        stride: How much the block reduces the resolution.
+        norm: Whether batch normalisation follows the 1x1 projection.
 
     Returns:
-        A module from (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), or None for "none".
+        A module from (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), or ``None``.
 
     Raises:
-        ValueError: if the kind is unknown, or "A" would have to remove channels.
-
-    Example:
-        >>> shortcut("A", 16, 16)
-        Identity()
-        >>> shortcut("A", 16, 32, stride=2)
-        ZeroPadShortcut(stride=2, padding=(8, 8))
-        >>> print(shortcut("none", 16, 32))
-        None
+        ValueError: If the shortcut is unknown, or ``"A"`` would have to remove channels.
     """
-    if kind not in SHORTCUTS:
-        raise ValueError(f"unknown shortcut {kind!r}: choose one of {', '.join(map(repr, SHORTCUTS))}")
-    if kind == "none":
+    if shortcut not in SHORTCUTS:
+        raise ValueError(f"unknown shortcut {shortcut!r}: choose one of {', '.join(SHORTCUTS)}")
+    if shortcut == "none":
         return None
     changes_shape = stride != 1 or in_channels != out_channels
-    if kind == "C" or (kind == "B" and changes_shape):
+    if shortcut == "C" or (shortcut == "B" and changes_shape):
         projection = conv1x1(in_channels, out_channels, stride)
         return nn.Sequential(projection, nn.BatchNorm2d(out_channels)) if norm else nn.Sequential(projection)
     return ZeroPadShortcut(in_channels, out_channels, stride) if changes_shape else nn.Identity()
@@ -122,13 +112,13 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shortcut: str = "B") -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = shortcut(kind, in_channels, channels, stride)
+        self.downsample = make_shortcut(shortcut, in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
@@ -157,7 +147,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shortcut: str = "B") -> None:
         super().__init__()
         out_channels = channels * self.expansion
         self.conv1 = conv1x1(in_channels, channels)
@@ -166,7 +156,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = conv1x1(channels, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = shortcut(kind, in_channels, out_channels, stride)
+        self.downsample = make_shortcut(shortcut, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, 4 * channels, H / stride, W / stride)."""
@@ -199,19 +189,19 @@ class PreActBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, kind: str = "B") -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1, shortcut: str = "B") -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
-        self.downsample = shortcut(kind, in_channels, channels, stride, norm=False)
+        self.downsample = make_shortcut(shortcut, in_channels, channels, stride, norm=False)
         self.projects = isinstance(self.downsample, nn.Sequential)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
         active = F.relu(self.bn1(x))
-        out = self.conv1(active)  # (N, channels, H / stride, W / stride), and so it stays
+        out: Tensor = self.conv1(active)  # (N, channels, H / stride, W / stride), and so it stays
         out = self.conv2(F.relu(self.bn2(out)))
         if self.downsample is not None:
             out = out + self.downsample(active if self.projects else x)
@@ -222,4 +212,5 @@ class PreActBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
 
-BLOCKS: dict[str, type[nn.Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck, "preact": PreActBlock}
+Block = BasicBlock | Bottleneck | PreActBlock
+BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": Bottleneck, "preact": PreActBlock}

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .blocks import BLOCKS
 from .resnet import ResNet, check_positive
-from .weights import fill, load_weights, shipped
+from .weights import check_model, load_into, load_weights, shipped
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)  # those of the paper, but for 1202; any 6n+2 can be built
 IMAGENET_LAYOUTS = {
@@ -28,7 +29,6 @@ IMAGENET_LAYOUTS = {
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
 }
-WIDE = 48  # channels of the first stage of a "_wide" network
 MODELS = (
     *(f"{family}{depth}" for family in ("resnet", "plain", "preact_resnet") for depth in CIFAR_DEPTHS),
     *(f"resnet{depth}" for depth in IMAGENET_LAYOUTS),
@@ -51,10 +51,10 @@ def cifar_resnet(
 ) -> ResNet:
     """Build a network of 6n+2 layers: a 3x3 stem, three stages of n blocks of two layers, and the head.
 
-    Options are those of ``ResNet``; block is "basic" or "preact".
+    Options are those of ``ResNet``; block is ``"basic"`` or ``"preact"``.
 
     Raises:
-        ValueError: if the depth is not 6n+2 with n of at least 1, or an option is not known.
+        ValueError: If the depth is not 6n+2 with n of at least 1, or an option is not known.
 
     Example:
         >>> count_parameters(cifar_resnet(20))
@@ -66,7 +66,7 @@ def cifar_resnet(
         nearest = f"{6 * n + 2} and {6 * n + 8}" if n >= 1 else "8"
         raise ValueError(f"depth must be 6n+2 (8, 14, 20, ...), got {depth}: nearest valid is {nearest}")
     if block not in ("basic", "preact"):
-        raise ValueError(f"unknown block {block!r}: choose 'basic' or 'preact'")
+        raise ValueError(f"unknown block {block!r}: choose one of basic, preact")
     return ResNet(
         BLOCKS[block],
         (n, n, n),
@@ -83,7 +83,7 @@ def imagenet_resnet(depth: int, *, num_classes: int = 1000, **options: Any) -> R
     """Build a network of four stages with 18, 34, 50, 101 or 152 layers; options are those of ``ResNet``.
 
     Raises:
-        ValueError: for any other depth, or if an option is not known.
+        ValueError: If the depth is another, or an option is not known.
 
     Example:
         >>> f"{count_parameters(imagenet_resnet(18)):,}"
@@ -93,26 +93,28 @@ def imagenet_resnet(depth: int, *, num_classes: int = 1000, **options: Any) -> R
         ValueError: no ImageNet layout of depth 20: choose one of 18, 34, 50, 101, 152
     """
     if depth not in IMAGENET_LAYOUTS:
-        raise ValueError(f"no ImageNet layout of depth {depth}: choose one of {_listed(IMAGENET_LAYOUTS)}")
+        raise ValueError(
+            f"no ImageNet layout of depth {depth}: choose one of {', '.join(map(str, IMAGENET_LAYOUTS))}"
+        )
     block, layers = IMAGENET_LAYOUTS[depth]
     return ResNet(BLOCKS[block], layers, num_classes=num_classes, **options)
 
 
 def create(name: str, *, weights: str | Path | None = None, **options: Any) -> ResNet:
-    """Build a network by name: "resnet20", "plain56", "preact_resnet20", "resnet50", "resnet18_cifar".
+    """Build a network by name: ``resnet20``, ``plain56``, ``preact_resnet20``, ``resnet50``, ...
 
-    A "resnet" of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
-    "_wide" one has ``WIDE`` channels in its first stage and pools after the stem: few, large layers, which
-    keep a processor busier than the many small ones of ResNet-20.
+    A ``resnet`` of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
+    ``_wide`` one has 48 channels in its first stage and pools after the stem: few, large layers, which keep a
+    processor busier than the many small ones of ResNet-20.
 
     Args:
-        name: one of ``MODELS``, or the same with another valid depth.
-        weights: None for a new network, the name of weights shipped with the package, or a weights file.
-        options: those of ``cifar_resnet`` or ``imagenet_resnet``.
+        name: One of ``MODELS``, or the same with another valid depth.
+        weights: ``None`` for a new network, the name of weights shipped with the package, or a weights file.
+        options: Those of ``cifar_resnet`` or ``imagenet_resnet``.
 
     Raises:
-        FileNotFoundError: if there is no such weights file.
-        ValueError: if name, depth or an option is unknown, or the weights are of another network.
+        FileNotFoundError: If there is no such weights file.
+        ValueError: If name, depth or an option is unknown, or the weights are damaged or of another network.
 
     Example:
         >>> create("resnet20", num_classes=5).fc
@@ -122,23 +124,26 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     """
     match = re.fullmatch(r"(resnet|plain|preact_resnet)([1-9]\d{0,3})(_cifar|_wide)?", str(name))
     family, depth, variant = match.groups() if match else ("", "0", None)
+    build: Callable[..., ResNet] = cifar_resnet
+    fixed: dict[str, Any]
     if family == "resnet" and int(depth) in IMAGENET_LAYOUTS and variant != "_wide":
-        fixed = {"stem": "cifar"} if variant else {}
-        build = partial(imagenet_resnet, **({"num_classes": 10} if variant else {}))
+        build = imagenet_resnet
+        fixed, usual = ({"stem": "cifar"}, {"num_classes": 10}) if variant else ({}, {})
     elif family == "resnet" and variant == "_wide":
-        fixed = {"stem": "pool", "shortcut": "B"}
-        build = partial(cifar_resnet, width=WIDE)
+        fixed, usual = {"stem": "pool", "shortcut": "B"}, {"width": 48}
     elif match and not variant:
         fixed = {"resnet": {}, "plain": {"shortcut": "none"}, "preact_resnet": {"block": "preact"}}[family]
-        build = cifar_resnet
+        usual = {}
     else:
-        raise ValueError(f"unknown network {name!r}: choose one of {_listed(MODELS)}")
+        raise ValueError(f"unknown network {name!r}: choose one of {', '.join(MODELS)}")
     for option in fixed.keys() & options.keys():
         raise ValueError(f"{name!r} already means {option}={fixed[option]!r}: leave that option out")
-    model = build(int(depth), **fixed, **options)
+    model = build(int(depth), **usual | fixed | options)
     if weights is not None:
         path = Path(weights) if Path(weights).suffix else shipped(name, str(weights))
-        fill(model, *load_weights(path), source=path)
+        state_dict, metadata = load_weights(path)
+        check_model(path, state_dict, metadata)
+        load_into(model, state_dict, source=path, config=metadata.get("config", {}))
     return model
 
 
@@ -160,12 +165,12 @@ def load_model(path: str | Path, *, name: str | None = None) -> tuple[ResNet, di
     """Read a network, in eval mode on the CPU, and its metadata.
 
     Args:
-        path: a file of ``save_model``; if ``name`` is given, also a bare state dict such as torchvision's.
-        name: the network that the file must hold, as for ``create``, with any number of classes.
+        path: A file of ``save_model``; if ``name`` is given, also a bare state dict such as torchvision's.
+        name: The network that the file must hold, as for ``create``, with any number of classes.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or holds another network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or contradicts itself, or holds another network.
 
     Example:
         >>> model, metadata = load_model(shipped("resnet20", "cifar10"))
@@ -173,21 +178,20 @@ def load_model(path: str | Path, *, name: str | None = None) -> tuple[ResNet, di
         (20, False, ['airplane', 'automobile', 'bird'])
     """
     state_dict, metadata = load_weights(path)
-    if name is not None:
-        if not {"conv1.weight", "fc.bias"} <= state_dict.keys():
-            raise ValueError(f"{path} holds no ResNet: it lacks conv1.weight or fc.bias")
-        in_channels, num_classes = state_dict["conv1.weight"].shape[1], len(state_dict["fc.bias"])
-        model = create(name, in_channels=in_channels, num_classes=num_classes)
-    elif "config" in metadata:
-        model = ResNet.from_config(metadata["config"])
-    else:
-        raise ValueError(f"{path} does not say which network it holds: give its name, such as 'resnet20'")
-    fill(model, state_dict, metadata, source=path)
+    config = check_model(path, state_dict, metadata)
+    with torch.device("meta"):  # shapes without memory: that is taken once the tensors are known to fit
+        if name is not None:
+            in_channels, num_classes = state_dict["conv1.weight"].shape[1], len(state_dict["fc.bias"])
+            model = create(name, in_channels=in_channels, num_classes=num_classes)
+        elif not config:
+            raise ValueError(f"{path} does not say which network it holds: give its name, such as 'resnet20'")
+        else:
+            try:
+                model = ResNet.from_config(config)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+    load_into(model, state_dict, source=path, config=config)
     return model.eval(), metadata
-
-
-def _listed(items: Any) -> str:
-    return ", ".join(map(str, items))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -204,7 +208,7 @@ def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> in
     """Count the multiply-adds of convolutions and linear layers for one image: the FLOPs of He et al. 2016.
 
     Args:
-        model: any network of ``nn.Conv2d`` and ``nn.Linear`` layers; it is not run and not changed.
+        model: Any network whose layers have a rule in PyTorch's FLOP counter; it is not run and not changed.
         input_size: (channels, height, width) of the image, or one number for a square colour image.
 
     Example:
@@ -213,15 +217,7 @@ def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> in
         '40,551,040'
     """
     shape = (3, input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-    total = 0
-
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        total += layer.weight.numel() * output[0, 0].numel()  # each weight once for each pixel of the output
-
     twin = copy.deepcopy(model).to("meta").eval()  # has shapes, but neither memory nor arithmetic
-    for module in twin.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    twin(torch.empty(1, *shape, device="meta"))
-    return total
+    with FlopCounterMode(display=False) as counter:
+        twin(torch.empty(1, *shape, device="meta"))
+    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two

@@ -12,9 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import BLOCKS, PreActBlock, conv3x3
+from .blocks import BLOCKS, Block, PreActBlock, conv3x3
 
 STEMS = ("cifar", "pool", "imagenet")
+CONFIG = {  # what a config holds
+    **dict.fromkeys(("block", "stem", "shortcut"), str),
+    **dict.fromkeys(("num_classes", "in_channels", "width"), int),
+    **{"layers": list, "zero_init": bool},
+}
 
 
 class ResNet(nn.Module):
@@ -27,21 +32,22 @@ class ResNet(nn.Module):
     its paths, and one more BN and ReLU follow the last block (He et al. 2016b, appendix).
 
     Args:
-        block: a class of ``blocks``: BasicBlock, Bottleneck or PreActBlock.
-        layers: number of blocks in each stage.
-        num_classes: number of logits.
-        in_channels: channels of the images: 3 for colour, 1 for grey.
-        width: channels of the stem and of the first stage.
-        stem: "cifar" is a 3x3 convolution; "pool" the same and at once a 2x2 max-pool; "imagenet" a 7x7
-            convolution and a 3x3 max-pool, each with stride 2.
-        shortcut: "A", "B", "C", or "none" for the plain network; see ``blocks.shortcut``.
-        zero_init: start with every block equal to its shortcut.
+        block: ``BasicBlock``, ``Bottleneck``, ``PreActBlock`` or a class derived from one of them.
+        layers: Number of blocks in each stage.
+        num_classes: Number of logits.
+        in_channels: Channels of the images: 3 for colour, 1 for grey.
+        width: Channels of the stem and of the first stage.
+        stem: ``"cifar"`` is a 3x3 convolution; ``"pool"`` the same and at once a 2x2 max-pool;
+            ``"imagenet"`` a 7x7 convolution and a 3x3 max-pool, each with stride 2.
+        shortcut: Where the shape changes, ``"A"`` pads with zeros and ``"B"`` projects; ``"C"`` projects in
+            every block; ``"none"`` is the plain network.
+        zero_init: Start with every block equal to its shortcut.
 
     Attributes:
-        config: the arguments as plain JSON values, from which ``ResNet.from_config`` builds the network anew.
+        config: The arguments as plain JSON values, from which ``ResNet.from_config`` builds the network anew.
 
     Raises:
-        ValueError: if an argument is not among those above.
+        ValueError: If an argument is not among those above.
 
     Example:
         >>> import torch
@@ -56,7 +62,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[nn.Module],
+        block: type[Block],
         layers: Sequence[int],
         *,
         num_classes: int,
@@ -69,7 +75,7 @@ class ResNet(nn.Module):
         super().__init__()
         check_positive(in_channels=in_channels, width=width, layers=min(layers, default=0))
         if stem not in STEMS:
-            raise ValueError(f"unknown stem {stem!r}: choose one of {', '.join(map(repr, STEMS))}")
+            raise ValueError(f"unknown stem {stem!r}: choose one of {', '.join(STEMS)}")
         if zero_init and shortcut == "none":
             raise ValueError("zero_init needs a shortcut: plain blocks that start at zero pass nothing on")
         self.config: dict[str, Any] = {
@@ -97,16 +103,17 @@ class ResNet(nn.Module):
         channels = width  # of what enters the next block
         self.stages = [f"layer{k + 1}" for k in range(len(layers))]
         for k, name in enumerate(self.stages):
-            blocks = []
+            blocks: list[nn.Module] = []
             for i in range(layers[k]):
                 stride = 2 if k > 0 and i == 0 else 1
-                blocks.append(block(channels, width * 2**k, stride=stride, kind=shortcut))
+                blocks.append(block(channels, width * 2**k, stride=stride, shortcut=shortcut))
                 channels = width * 2**k * block.expansion
+            if k == 0 and issubclass(block, PreActBlock):
+                blocks[0].add_module("bn1", nn.Identity())  # the stem has done it; a second ReLU is no change
             self.add_module(name, nn.Sequential(*blocks))
 
         self.norm = None
         if issubclass(block, PreActBlock):
-            self.layer1[0].bn1 = nn.Identity()  # the stem has done it; a second ReLU changes nothing
             self.norm = nn.BatchNorm2d(channels)
         self.fc = linear_head(channels, num_classes)
 
@@ -125,8 +132,11 @@ class ResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to the last feature map (N, C, h, w).
 
-        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the "pool" stem
+        C is ``fc.in_features``; (h, w) is (H, W) / 4 in the CIFAR layout, (H, W) / 8 with the ``"pool"`` stem
         and (H, W) / 32 in the ImageNet layout.
+
+        Raises:
+            ValueError: If the shape or the type is another.
         """
         if x.dim() != 4 or x.size(1) != self.conv1.in_channels:
             expected = f"(N, {self.conv1.in_channels}, H, W)"
@@ -145,8 +155,8 @@ class ResNet(nn.Module):
 
     def forward_head(self, x: Tensor) -> Tensor:
         """Map a feature map (N, C, h, w) to logits (N, num_classes): mean over the pixels, then linear."""
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)  # (N, C)
-        return self.fc(x)
+        logits: Tensor = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # (N, C) -> (N, num_classes)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, in_channels, H, W) to logits (N, num_classes)."""
@@ -165,11 +175,15 @@ class ResNet(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ResNet:
-        """Build the network, newly initialised, that has this ``config``."""
+        """Build the network, newly initialised, that has this ``config``.
+
+        Raises:
+            ValueError: If there is none.
+        """
         try:
             options = dict(config)
             return cls(BLOCKS[options.pop("block")], options.pop("layers"), **options)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, RuntimeError) as error:
             raise ValueError(f"not the config of a ResNet: {error}") from None
 
 
@@ -194,7 +208,7 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
 
 
 def check_positive(**values: int) -> None:
-    """Raises ``ValueError`` unless every value is a whole number of at least 1."""
+    """Raise ``ValueError`` unless every value is a whole number of at least 1."""
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

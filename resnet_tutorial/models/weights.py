@@ -1,9 +1,10 @@
-"""Networks as files: those that come with the package, and how one is written with all it needs."""
+"""Networks as files: those that come with the package, how one is written, and what a file must hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,18 +15,15 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from ..files import ASSETS, atomic
-from .resnet import ResNet
+from .blocks import BLOCKS
+from .resnet import CONFIG, ResNet
 
-# (network, name of its weights): (file in assets, SHA-256 of the file)
-SHIPPED_WEIGHTS: dict[tuple[str, str], tuple[str, str]] = {
-    ("resnet20", "cifar10"): (
-        "resnet20-cifar10.safetensors",
-        "cb46f2950b944870ee57731ba4b393c091b55035eadb25aa317b516f682869d6",
-    ),
-    ("resnet20", "animals"): (
-        "resnet20-animals.safetensors",
-        "78327fa847a63b73d1177589df679565a4746228803081ad9b90ef8cd0b9841e",
-    ),
+METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
+PICKLED = (".pt", ".pth")
+# (network, name of its weights): SHA-256 of the file NETWORK-NAME.safetensors in assets
+SHIPPED_WEIGHTS = {
+    ("resnet20", "cifar10"): "cb46f2950b944870ee57731ba4b393c091b55035eadb25aa317b516f682869d6",
+    ("resnet20", "animals"): "78327fa847a63b73d1177589df679565a4746228803081ad9b90ef8cd0b9841e",
 }
 
 
@@ -33,7 +31,7 @@ def shipped(name: str, weights: str) -> Path:
     """Find weights that come with the package, by network and name.
 
     Raises:
-        ValueError: if there are none of this name, or the file is not the one that was shipped.
+        ValueError: If there are none of this name, or the file is not the one that was shipped.
 
     Example:
         >>> shipped("resnet20", "cifar10").name
@@ -43,43 +41,38 @@ def shipped(name: str, weights: str) -> Path:
         ValueError: no weights 'cifar10' for resnet56 (shipped: ...): give a .safetensors file
     """
     if (name, weights) not in SHIPPED_WEIGHTS:
-        known = ", ".join(f"{other!r} for {network}" for network, other in SHIPPED_WEIGHTS) or "none"
+        known = ", ".join(f"{other!r} for {network}" for network, other in SHIPPED_WEIGHTS)
         raise ValueError(f"no weights {weights!r} for {name} (shipped: {known}): give a .safetensors file")
-    file, digest = SHIPPED_WEIGHTS[name, weights]
-    path = ASSETS / file
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    path = ASSETS / f"{name}-{weights}.safetensors"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHIPPED_WEIGHTS[name, weights]:
         raise ValueError(f"{path} is not the file that was shipped: reinstall the package")
     return path
 
 
 class MeanAndStd(Protocol):
-    """How the images of a network are normalised, one value a channel; ``augment.Normalize`` is one.
+    """How the images of a network are normalised, one value a channel: ``data.Normalize`` is one."""
 
-    Example:
-        >>> from resnet_tutorial.data import Normalize
-        >>> grey: MeanAndStd = Normalize(mean=(0.5,), std=(0.25,))
-        >>> grey.mean, grey.std
-        ((0.5,), (0.25,))
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
+    @property
+    def mean(self) -> Sequence[float]: ...
+    @property
+    def std(self) -> Sequence[float]: ...
 
 
 def save_model(
-    path: str | Path, model: ResNet, *, classes: Sequence[str], normalize: MeanAndStd, **extra: Any
+    path: str | Path, model: nn.Module, *, classes: Sequence[str], normalize: MeanAndStd, **extra: Any
 ) -> Path:
     """Write all that a prediction needs to one file: weights, config, class names, normalisation.
 
     Args:
-        path: the file to write, ending in ``.safetensors``.
-        model: the network, compiled or not.
-        classes: one name a logit.
-        normalize: mean and standard deviation of each channel.
-        extra: further metadata, as plain JSON values.
+        path: The file to write, ending in ``.safetensors``.
+        model: The network, a ``ResNet``, compiled or not.
+        classes: One name a logit, each another.
+        normalize: Mean and standard deviation of each channel.
+        extra: Further metadata, as plain JSON values.
 
     Raises:
-        ValueError: if classes or channels do not fit the model, or the file cannot be written so.
+        ValueError: If classes or channels do not fit the model, a weight is not finite, or the file cannot be
+            written.
 
     Example:
         >>> from resnet_tutorial.models import cifar_resnet, load_model
@@ -92,30 +85,70 @@ def save_model(
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if not isinstance(model, ResNet):
-        raise ValueError(f"save_model takes a ResNet, got {type(model).__name__}: use save_weights")
-    if len(classes) != model.fc.out_features:
-        raise ValueError(f"got {len(classes)} class names for a network with {model.fc.out_features} logits")
-    if not len(normalize.mean) == len(normalize.std) == model.conv1.in_channels:
-        raise ValueError(f"normalize must have {model.conv1.in_channels} means and standard deviations")
-    metadata = {"config": model.config, "classes": list(classes)}
-    metadata |= {"mean": list(normalize.mean), "std": list(normalize.std), **extra}
-    return save_weights(path, model.state_dict(), metadata)
+        raise ValueError(f"save_model takes a ResNet, not a {type(model).__name__}: use save_weights")
+    state_dict = model.state_dict()
+    metadata = {
+        "config": model.config,
+        "classes": list(classes),
+        "mean": list(normalize.mean),
+        "std": list(normalize.std),
+        **extra,
+    }
+    check_model(path, state_dict, metadata)
+    return save_weights(path, state_dict, metadata)
 
 
-def fill(
-    model: ResNet, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], *, source: Path
-) -> None:
-    """Load weights unless their config is another's: plain and residual twins have the same tensors."""
-    for key, theirs in metadata.get("config", {}).items():
-        if key != "zero_init" and theirs != model.config.get(key):
-            raise ValueError(
-                f"{source} is of another network: {key} {theirs!r}, not {model.config.get(key)!r}"
-            )
-    load_into(model, state_dict, source=str(source))
+def check_model(
+    path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Refuse what no network can be, before it is written and before memory is taken for what a file says.
+
+    Returns:
+        The config, empty if the file has none: its sizes are those of the tensors.
+
+    Raises:
+        ValueError: If a weight is not finite, or config, classes or normalisation do not fit the tensors.
+    """
+    stem, head = state_dict.get("conv1.weight"), state_dict.get("fc.bias")
+    if stem is None or head is None or stem.dim() != 4 or head.dim() != 1:
+        raise ValueError(f"{path} holds no ResNet: it lacks conv1.weight or fc.bias")
+    for name, value in state_dict.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: {name} is not finite: train again, with a smaller learning rate")
+    if "config" not in metadata:
+        return {}
+    config = metadata["config"]
+    if not isinstance(config, dict) or {key: type(value) for key, value in config.items()} != CONFIG:
+        raise ValueError(f"{path}: its config lacks what a ResNet's has: write the file with save_model")
+    if config["block"] not in BLOCKS:
+        raise ValueError(f"{path}: unknown block {config['block']!r:.60}: choose one of {', '.join(BLOCKS)}")
+    blocks = {tuple(name.split(".")[:2]) for name in state_dict if name.startswith("layer")}
+    count = Counter(stage for stage, *_ in blocks)
+    sizes = {
+        "layers": [count[f"layer{k + 1}"] for k in range(len(count))],
+        "num_classes": len(head),
+        "in_channels": stem.shape[1],
+        "width": stem.shape[0],
+    }
+    for key, size in sizes.items():
+        if config[key] != size:
+            raise ValueError(f"{path}: its config says {key} {config[key]!r:.60}, its tensors {size}")
+
+    classes = _list_of(str, metadata.get("classes"))
+    if len(classes) != len(head) or not all(classes) or len({*classes}) < len(classes):
+        raise ValueError(
+            f"{path}: classes must be {len(head)} different names: {metadata.get('classes')!r:.60}"
+        )
+    for key, least in (("mean", -1e6), ("std", 0)):
+        values = _list_of((int, float), metadata.get(key))
+        if len(values) != stem.shape[1] or not all(least < value < 1e6 for value in values):
+            raise ValueError(f"{path}: {key} must be {stem.shape[1]} numbers: {metadata.get(key)!r:.60}")
+    return config
 
 
-METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
-PICKLED = (".pt", ".pth")
+def _list_of(kind: type | tuple[type, ...], values: object) -> list[Any]:
+    """Return the list, empty if it is none or an entry is of another kind."""
+    return values if isinstance(values, list) and all(isinstance(value, kind) for value in values) else []
 
 
 def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
@@ -124,15 +157,15 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
     Whatever interrupts the writing, an older file stays as it was. Missing directories are created.
 
     Args:
-        path: the file to write, ending in ``.safetensors``.
-        state_dict: tensors of any device and memory format; shared storage is written once for each name.
-        metadata: anything that JSON can hold.
+        path: The file to write, ending in ``.safetensors``.
+        state_dict: Tensors of any device and memory format; shared storage is written once for each name.
+        metadata: Anything that JSON can hold: NaN and infinity are not among it.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: if the path cannot be a weights file or be written, an entry is no tensor, or the metadata
+        ValueError: If the path cannot be a weights file or be written, an entry is no tensor, or the metadata
             is not JSON.
 
     Example:
@@ -143,14 +176,14 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"weights are saved as .safetensors, not as {path.name!r}: give a name that ends so")
+        raise ValueError(f"{path} is no name for weights: give one that ends in .safetensors")
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"cannot save {name!r}: expected a tensor, got {type(value).__name__}")
+            raise ValueError(f"{path}: {name!r} must be a tensor, not a {type(value).__name__}")
     try:
-        note = json.dumps(dict(metadata))
+        note = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be plain JSON values: {error}") from None
+        raise ValueError(f"{path}: metadata must be plain JSON values: {error}") from None
     # The format knows neither strides nor sharing: give each name row-major memory of its own.
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -166,12 +199,12 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict (on the CPU) and its metadata; no code stored in the file is ever run.
 
     Args:
-        path: a ``.safetensors`` file, or a ``.pt``/``.pth`` file that holds a state dict, bare or under the
-            key "state_dict" or "model". Only a file of ``save_weights`` has metadata; for others it is empty.
+        path: A ``.safetensors`` file, or a ``.pt``/``.pth`` file that holds a state dict, bare or under the
+            key ``state_dict`` or ``model``. Files of others have no metadata.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or holds no weights.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or holds no weights.
 
     Example:
         >>> torch.save(nn.Linear(4, 2).state_dict(), "layer.pt")
@@ -181,14 +214,14 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no weights file at {path}")
+        raise FileNotFoundError(f"{path} does not exist: give a .safetensors, .pt or .pth file")
     if path.is_dir():
-        raise ValueError(f"cannot read weights from {path}: it is a directory; give a file in it")
+        raise ValueError(f"{path} is a directory: give a weights file in it")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLED:
         return _read_pickled(path), {}
-    raise ValueError(f"cannot tell what {path.name!r} holds: weights files end in .safetensors, .pt or .pth")
+    raise ValueError(f"{path} is no name of a weights file: give one that ends in .safetensors, .pt or .pth")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -196,7 +229,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(_damaged(path, error)) from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged: its metadata is not a JSON object")
@@ -223,26 +256,34 @@ def _damaged(path: Path, error: Exception) -> str:
     return f"{path} is damaged or not a weights file: {reason[:120]}"
 
 
-def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+def load_into(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    source: str | Path,
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Copy weights into a model, all of them or none.
 
     Args:
-        model: the network; its parameters keep their device and type.
-        state_dict: tensors by name; both must agree in every name and shape. Only the step counters of batch
+        model: The network; its parameters keep their type and device, but those on the meta device get memory
+            on the CPU.
+        state_dict: Tensors by name; both must agree in every name and shape. Only the step counters of batch
             normalisation may be missing: files from before PyTorch 0.4.1 have none.
-        source: where the weights come from, for the message.
+        source: Where the weights come from, for the message.
+        config: That of the network they were made with: plain and residual twins have the same tensors.
 
     Raises:
-        ValueError: if names or shapes differ; the model is left as it was.
-
-    Example:
-        >>> load_into(nn.Linear(4, 3), nn.Linear(4, 2).state_dict(), source="layer.pt")
-        Traceback (most recent call last):
-        ValueError: layer.pt is of another network, 2 tensors where this one has 2:
-        2 of another shape (weight (2, 4) for (3, 4), bias (2,) for (3,))
+        ValueError: If config, names or shapes differ; the model is left as it was.
     """
+    for key, theirs in (config or {}).items():
+        ours = getattr(model, "config", {}).get(key)
+        if key != "zero_init" and theirs != ours:
+            raise ValueError(f"{source} is of another network: {key} {theirs!r}, not {ours!r}")
     own = model.state_dict()
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    counters = {
+        k: torch.zeros_like(v, device="cpu") for k, v in own.items() if k.endswith("_batches_tracked")
+    }
     given = {**counters, **state_dict}
     differences = {
         "missing": [name for name in own if name not in given],
@@ -261,4 +302,6 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
     if found:
         counts = f"{len(state_dict)} tensors where this one has {len(own)}"
         raise ValueError(f"{source} is of another network, {counts}: {'; '.join(found)}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.to_empty(device="cpu")
     model.load_state_dict(given, strict=True)

@@ -1,8 +1,4 @@
-"""The figures of the book: plain arrays in, a Matplotlib figure out.
-
-Every function makes a figure of its own and returns it; none of them shows or saves it. In a notebook the
-figure appears by itself: end the line with a semicolon, or it appears twice.
-"""
+"""Figures of numbers: learning curves, labelled series, bars."""
 
 from __future__ import annotations
 
@@ -17,20 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    MARKERS,
-    PALETTE,
-    VERMILLION,
-    WIDTH,
-    Curve,
-    pair,
-    series_style,
-)
-
-HISTORY_COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+from .style import BLACK, BLUE, GREY, MARKERS, PAGE_WIDTH, PALETTE, VERMILLION, XY, pair, series_style
 
 
 def learning_curves(
@@ -39,13 +22,13 @@ def learning_curves(
     """Draw loss and accuracy against the epoch, training solid and validation dashed.
 
     Args:
-        rows: one mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, if there was a
+        rows: One mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, if there was a
             validation split, ``val_loss`` and ``val_accuracy`` (accuracies in 0..1; None or NaN is left out);
             or several such runs by name.
-        title: title of the figure.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no epochs, or a row without the columns.
+        ValueError: If there are no epochs, or a row has not the columns.
 
     Example:
         >>> rows = [{"epoch": n, "train_loss": 2 / n, "train_accuracy": n / 5} for n in range(1, 5)]
@@ -54,20 +37,23 @@ def learning_curves(
     """
     runs = dict(rows) if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(len(run) for run in runs.values()):
-        raise ValueError("there are no epochs to draw; give one row an epoch")
+        raise ValueError("there are no epochs to draw: give one row an epoch")
+    single = len(runs) == 1
     columns = [
-        {name: _column(run, name, required=name.startswith("train")) for name in HISTORY_COLUMNS}
+        {
+            (part, what): _column(run, f"{part}_{what}")
+            for part in ("train", "val")
+            for what in ("loss", "accuracy")
+        }
         for run in runs.values()
     ]
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.2), layout="constrained")
-    single, validated = len(runs) == 1, False
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2), layout="constrained")
     for i, column in enumerate(columns):
         colours = (BLUE, VERMILLION) if single else (PALETTE[i % len(PALETTE)],) * 2
-        for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
+        for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
             for part, colour, dashes in zip(("train", "val"), colours, ("-", "--"), strict=True):
-                x, y = column[f"{part}_{quantity}"]
+                x, y = column[part, what]
                 if len(x):
-                    validated |= part == "val"
                     marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else None
                     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker)
     panels[0].set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
@@ -77,65 +63,26 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     neutral = (BLUE, VERMILLION) if single else (GREY, GREY)
     handles = [Line2D([], [], color=neutral[0], linestyle="-", label="training")]
-    if validated:
+    if any(len(column["val", what][0]) for column in columns for what in ("loss", "accuracy")):
         handles.append(Line2D([], [], color=neutral[1], linestyle="--", label="validation"))
     if not single:
-        named = [
+        handles[:0] = [
             Line2D([], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], label=name)
             for i, name in enumerate(runs)
         ]
-        handles = named + handles
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2),
-    )
+    ncols = len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
-def _column(
-    run: Sequence[Mapping[str, Any]], name: str, *, required: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs and values of a column, without the missing ones."""
-    if any("epoch" not in row or (required and name not in row) for row in run):
-        raise ValueError(f"a row has no 'epoch' or no {name!r}; its columns are {', '.join(run[0])}")
-    values = [row.get(name) for row in run]
-    y = np.array([np.nan if value is None else value for value in values], dtype=float)
-    x = np.array([row["epoch"] for row in run], dtype=float)
+def _column(run: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return epochs and values of a column, without the missing ones."""
+    if any("epoch" not in row or (name.startswith("train") and name not in row) for row in run):
+        raise ValueError(f"a row has no 'epoch' or no {name!r}: its columns are {', '.join(run[0])}")
+    x, y = np.array([(row["epoch"], row.get(name)) for row in run], dtype=float).T  # None becomes NaN
     return x[~np.isnan(y)], y[~np.isnan(y)]
-
-
-def gradient_norms(
-    series: Mapping[str, ArrayLike],
-    *,
-    xlabel: str = "layer, from input to output",
-    ylabel: str = "norm of the gradient",
-    title: str | None = None,
-) -> Figure:
-    """Draw one value a layer for several networks, on a logarithmic axis.
-
-    Args:
-        series: name to norms ``(L,)`` in the order of the layers; zeros, having no logarithm, leave a gap.
-        xlabel: label of the horizontal axis, which counts layers from 1.
-        ylabel: label of the vertical axis.
-        title: title of the figure.
-
-    Raises:
-        ValueError: no series, or one that is not one-dimensional.
-
-    Example:
-        >>> gradient_norms({"plain": [0.1, 1, 10], "residual": [2, 3, 4]}).axes[0].get_yscale()
-        'log'
-    """
-    positive = {}
-    for name, values in series.items():
-        norms = np.asarray(values, dtype=float)
-        positive[name] = np.where(norms > 0, norms, np.nan)
-    figure = lines(positive, xlabel=xlabel, ylabel=ylabel, title=title, logy=True, markers=True)
-    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
 
 
 def bars(
@@ -150,47 +97,42 @@ def bars(
     """Draw horizontal bars with their values written beside them, the first on top.
 
     Args:
-        values: name to length.
-        errors: name to half the length of an error bar, for some or all of the names.
-        xlabel: label of the axis, with its unit.
-        fmt: how to write a value.
-        highlight: name of a bar to colour differently.
-        title: title of the figure.
+        values: Name to length.
+        errors: Name to half the length of an error bar, for some or all of the names.
+        xlabel: Label of the axis, with its unit.
+        fmt: How to write a value.
+        highlight: Name of a bar to colour differently.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no bars, a length that is not finite, or an error or highlight of an unknown name.
+        ValueError: If there are no bars, a length is not finite, or an error or highlight names no bar.
 
     Example:
         >>> figure = bars({"apples": 3, "pears": 4.5}, errors={"pears": 0.5}, xlabel="kg")
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['3.0', '4.5']
     """
+    errors = errors or {}
     if not values or not all(np.isfinite(value) for value in values.values()):
-        raise ValueError(f"bars need at least one name and finite values, not {dict(values)}")
-    unknown = [name for name in [*(errors or {}), *([highlight] if highlight else [])] if name not in values]
+        raise ValueError(f"bars are {dict(values)}: give at least one name, and finite values")
+    unknown = [name for name in [*errors, *([highlight] if highlight else [])] if name not in values]
     if unknown:
-        raise ValueError(f"there is no bar named {', '.join(unknown)}; the bars are {', '.join(values)}")
+        raise ValueError(f"there is no bar named {', '.join(unknown)}: the bars are {', '.join(values)}")
     names, lengths = list(values), np.array(list(values.values()), dtype=float)
-    half = np.array([(errors or {}).get(name, 0.0) for name in names])
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.75 + 0.34 * len(names)), layout="constrained")
+    half = np.array([errors.get(name, 0.0) for name in names])
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.75 + 0.34 * len(names)), layout="constrained")
     colours = [VERMILLION if name == highlight else BLUE for name in names]
     positions = np.arange(len(names))
-    axes.barh(
-        positions,
-        lengths,
-        xerr=np.where(half > 0, half, np.nan) if half.any() else None,
-        color=colours,
-        height=0.66,
-        ecolor=BLACK,
-        capsize=3,
-    )
+    spread = np.where(half > 0, half, np.nan) if half.any() else None
+    axes.barh(positions, lengths, xerr=spread, color=colours, height=0.66, ecolor=BLACK, capsize=3)
     for y, (length, extra) in enumerate(zip(lengths, half, strict=True)):
+        sign = 1 if length >= 0 else -1
         axes.annotate(
             fmt.format(length),
-            (length + extra if length >= 0 else length - extra, y),
-            xytext=(4 if length >= 0 else -4, 0),
+            (length + sign * extra, y),
+            xytext=(4 * sign, 0),
             textcoords="offset points",
-            ha="left" if length >= 0 else "right",
+            ha="left" if sign > 0 else "right",
             va="center",
             fontsize=9,
         )
@@ -207,7 +149,7 @@ def bars(
 
 
 def lines(
-    series: Mapping[str, ArrayLike | Curve],
+    series: Mapping[str, ArrayLike | XY],
     *,
     xlabel: str = "",
     ylabel: str = "",
@@ -219,16 +161,16 @@ def lines(
     """Draw labelled series, each with a colour and a line style of its own.
 
     Args:
-        series: name to ``y`` of shape ``(n,)``, drawn against 1..n, or to a tuple ``(x, y)`` of such arrays.
-        xlabel: label of the horizontal axis, with its unit.
-        ylabel: label of the vertical axis, with its unit.
-        title: title of the figure.
-        logx: make the horizontal axis logarithmic.
-        logy: make the vertical axis logarithmic.
-        markers: mark the points.
+        series: Name to ``y`` of shape ``(n,)``, drawn against 1..n, or to a tuple ``(x, y)`` of such arrays.
+        xlabel: Label of the horizontal axis, with its unit.
+        ylabel: Label of the vertical axis, with its unit.
+        title: Title of the figure.
+        logx: Make the horizontal axis logarithmic.
+        logy: Make the vertical axis logarithmic.
+        markers: Mark the points.
 
     Raises:
-        ValueError: no series, or one of another shape.
+        ValueError: If there is no series, or one has another shape.
 
     Example:
         >>> figure = lines({"squares": [1, 4, 9], "a line": ([0, 3], [0, 3])})
@@ -236,15 +178,15 @@ def lines(
         [3, 2]
     """
     if not series:
-        raise ValueError("there is no series to draw; give at least one name and its values")
+        raise ValueError("there is no series to draw: give at least one name and its values")
     curves = {}
     for name, values in series.items():
         if not isinstance(values, tuple):
             values = (np.arange(1, np.size(values) + 1), values)
         if len(values) != 2:
-            raise ValueError(f"series {name!r} is a tuple of {len(values)}; give y, or (x, y)")
+            raise ValueError(f"series {name!r} is a tuple of {len(values)}: give y, or (x, y)")
         curves[name] = pair(name, values)
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
     for i, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, label=name, marker=MARKERS[i % len(MARKERS)] if markers else None, **series_style(i))
     axes.set(xlabel=xlabel, ylabel=ylabel)

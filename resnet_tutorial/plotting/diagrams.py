@@ -7,6 +7,7 @@ plus; a thin arrow is data, and the thick arrow on the right is the shortcut.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from .style import BLACK, BLUE, GREEN, ORANGE, VERMILLION
 
 # Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
 FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}
-BLOCKS: dict[str, tuple[str, tuple[str, ...]]] = {
+PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("Plain", ("conv3", "bn", "relu", "conv3", "bn", "relu")),
     "basic": ("Basic", ("conv3", "bn", "relu", "conv3", "bn", "+", "relu")),
     "bottleneck": (
@@ -26,26 +27,25 @@ BLOCKS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "preact": ("Pre-activation", ("bn", "relu", "conv3", "bn", "relu", "conv3", "+")),
 }
-SHORTCUTS = ("identity", "projection")
 TIMES = "\N{MULTIPLICATION SIGN}"
 STEP = 0.72  # vertical distance of two boxes
-WIDTH, HEIGHT = 1.9, 0.46  # of a box
+BOX_WIDTH, BOX_HEIGHT = 1.9, 0.46
 SIDE = 1.75  # distance of the shortcut from the middle of the boxes
 
 
-def _box(axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = WIDTH) -> None:
+def _box(axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = BOX_WIDTH) -> None:
     fill, edge = FILLS[kind]
-    corner = (x - width / 2, y - HEIGHT / 2)
+    corner = (x - width / 2, y - BOX_HEIGHT / 2)
     axes.add_patch(
         FancyBboxPatch(
-            corner, width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", fc=fill, ec=edge, lw=1.1
+            corner, width, BOX_HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", fc=fill, ec=edge, lw=1.1
         )
     )
     axes.text(x, y, text, ha="center", va="center", fontsize=9)
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: object) -> None:
-    options: dict[str, object] = {"lw": 1.1, "color": BLACK, **style}
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
+    options: dict[str, Any] = {"lw": 1.1, "color": BLACK, **style}
     axes.add_patch(
         FancyArrowPatch(
             start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, joinstyle="miter", **options
@@ -61,7 +61,7 @@ def _label(part: str, channels: int | None, *, last: bool) -> str:
 
 
 def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -> None:
-    title, parts = BLOCKS[kind]
+    title, parts = PARTS[kind]
     convolutions = [i for i, part in enumerate(parts) if part.startswith("conv")]
     y = 0.0
     axes.text(0, y + 0.02, "$x$", ha="center", va="bottom", fontsize=11)
@@ -76,13 +76,13 @@ def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -
             axes.plot([0, 0], [y - 0.11, y + 0.11], color=BLACK, lw=1.3)
             plus, below = y, y - 0.2
             continue
-        _arrow(axes, (0, below), (0, y + HEIGHT / 2))
+        _arrow(axes, (0, below), (0, y + BOX_HEIGHT / 2))
         if part in ("bn", "relu"):
             _box(axes, 0, y, {"bn": "BN", "relu": "ReLU"}[part], part)
         else:
             widened = kind == "bottleneck" and i == convolutions[-1]
             _box(axes, 0, y, _label(part, channels, last=widened), "conv")
-        below = y - HEIGHT / 2
+        below = y - BOX_HEIGHT / 2
     _arrow(axes, (0, below), (0, below - 0.38))
     total = "F(x)+S(x)" if shortcut == "projection" else "F(x)+x"
     result = {"plain": "$F(x)$", "preact": f"${total}$"}.get(kind, f"ReLU$({total})$")
@@ -97,9 +97,9 @@ def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -
             _box(axes, SIDE, middle - STEP / 2, "BN", "bn", width=1.2)
             axes.text(SIDE, plus - 0.1, "$S(x)$", ha="center", va="top", fontsize=9.5, color=VERMILLION)
         else:
-            place = {"rotation": 270, "ha": "left", "va": "center"}
-            axes.text(SIDE + 0.1, middle, "identity $x$", fontsize=9.5, color=VERMILLION, **place)
-        axes.text(-WIDTH / 2 - 0.1, middle, "$F(x)$", ha="right", va="center", fontsize=10)
+            place: dict[str, Any] = {"rotation": 270, "ha": "left", "va": "center", "color": VERMILLION}
+            axes.text(SIDE + 0.1, middle, "identity $x$", fontsize=9.5, **place)
+        axes.text(-BOX_WIDTH / 2 - 0.1, middle, "$F(x)$", ha="right", va="center", fontsize=10)
     axes.set_title(title, loc="center")
 
 
@@ -116,14 +116,14 @@ def block_diagram(
     figure 1.
 
     Args:
-        kind: ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
-        channels: number of output channels written into the convolutions; a bottleneck ends with four times
+        kind: One of ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
+        channels: Number of output channels written into the convolutions; a bottleneck ends with four times
             as many.
-        shortcut: ``"identity"``, or ``"projection"`` (1x1 convolution and BN).
-        title: title of the figure.
+        shortcut: Either ``"identity"`` or ``"projection"`` (1x1 convolution and BN).
+        title: Title of the figure.
 
     Raises:
-        ValueError: unknown kind or shortcut, or no kind at all.
+        ValueError: If kind or shortcut is unknown, or there is no kind at all.
 
     Example:
         >>> figure = block_diagram(["plain", "basic"], channels=64)
@@ -131,12 +131,11 @@ def block_diagram(
         ['Plain', 'Basic']
     """
     kinds = [kind] if isinstance(kind, str) else list(kind)
-    unknown = [name for name in kinds if name not in BLOCKS]
-    if unknown or not kinds:
-        raise ValueError(f"block kind {unknown or kinds} is unknown; choose from {', '.join(BLOCKS)}")
-    if shortcut not in SHORTCUTS:
-        raise ValueError(f"shortcut {shortcut!r} is unknown; choose one of {', '.join(SHORTCUTS)}")
-    longest = max(len(BLOCKS[name][1]) for name in kinds)
+    if not kinds or any(name not in PARTS for name in kinds):
+        raise ValueError(f"unknown kind of block in {kinds}: choose from {', '.join(PARTS)}")
+    if shortcut not in ("identity", "projection"):
+        raise ValueError(f"unknown shortcut {shortcut!r}: choose one of identity, projection")
+    longest = max(len(PARTS[name][1]) for name in kinds)
     height, width = STEP * longest + 1.6, 4.4  # in the units of the drawing
     scale = min(0.52, 7.0 / (width * len(kinds)))  # inches a unit
     figure, grid = plt.subplots(
@@ -166,12 +165,12 @@ def network_diagram(
     channels, so that 32 and 4, or 16 and 2,048, fit into one picture.
 
     Args:
-        rows: in the order of the data: name, description (such as ``"3 basic blocks"``), output shape
+        rows: In the order of the data: name, description (such as ``"3 basic blocks"``), output shape
             ``(channels, height, width)``, and number of parameters or None.
-        title: title of the figure.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no rows, or a row of another form.
+        ValueError: If there are no rows, or one has another form.
 
     Example:
         >>> rows = [("stem", "3x3 convolution", (16, 32, 32), 464), ("head", "linear", (10, 1, 1), 170)]
@@ -181,9 +180,9 @@ def network_diagram(
     rows = list(rows)
     for row in rows:
         if len(row) != 4 or len(row[2]) != 3 or min(row[2]) < 1:
-            raise ValueError(f"row {row!r} is not (name, description, (channels, height, width), parameters)")
+            raise ValueError(f"row {row!r}: give (name, description, (channels, height, width), parameters)")
     if not rows:
-        raise ValueError("there are no rows to draw; give one (name, description, shape, parameters) a stage")
+        raise ValueError("there are no rows to draw: give one (name, description, shape, parameters) a stage")
     largest, widest = max(row[2][1] for row in rows), max(row[2][0] for row in rows)
     figure, axes = plt.subplots(figsize=(max(3.5, 1.17 * len(rows)), 3.1), layout="constrained")
     axes.set_axis_off()

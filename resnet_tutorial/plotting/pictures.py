@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
-from .style import BLUE, VERMILLION, WIDTH, pixels, same_length, show
+from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, pixels, same_length, show
 
 
 def image_grid(
@@ -19,13 +20,13 @@ def image_grid(
     """Show images in rows, without smoothing their pixels.
 
     Args:
-        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
-        titles: one short text above each image.
-        columns: images a row.
-        title: title of the figure.
+        images: Shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
+        titles: One short text above each image.
+        columns: Images a row.
+        title: Title of the figure.
 
     Raises:
-        ValueError: another shape or range, another number of titles, or ``columns`` below 1.
+        ValueError: If images have another shape or range, titles another number, or ``columns`` is below 1.
 
     Example:
         >>> figure = image_grid(np.zeros((10, 32, 32, 3)), titles=list("abcdefghij"), columns=4)
@@ -36,15 +37,15 @@ def image_grid(
     if titles is not None:
         same_length("titles", titles, len(array))
     if columns < 1:
-        raise ValueError(f"columns is {columns}; give 1 or more")
+        raise ValueError(f"columns is {columns}: give 1 or more")
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    cell = min(WIDTH / columns, 1.6)
+    cell = min(PAGE_WIDTH / columns, 1.6)
     height = rows * (cell + (0.12 if titles is not None else 0)) + (0.35 if title else 0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(max(cell * columns, 2), height), squeeze=False, layout="constrained"
+        rows, columns, figsize=(max(cell * columns, 2), height), squeeze=False, layout=layout
     )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for i, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if i < len(array):
@@ -72,16 +73,16 @@ def prediction_panel(
     in bold type; where it is not among the likeliest, it takes the last place after them.
 
     Args:
-        images: ``(N, H, W, 3)`` or ``(N, 3, H, W)``; uint8, or floats in 0..1.
-        probabilities: ``(N, K)``, in 0..1.
-        labels: ``(N,)``, true classes, in 0..K-1.
-        classes: the K class names.
-        top: bars an image, at most.
-        columns: images a row.
-        title: title of the figure.
+        images: Shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``; uint8, or floats in 0..1.
+        probabilities: Of each class, ``(N, K)``, in 0..1.
+        labels: True classes, ``(N,)``, in 0..K-1.
+        classes: The K class names.
+        top: Bars an image, at most.
+        columns: Images a row.
+        title: Title of the figure.
 
     Raises:
-        ValueError: shapes or values that do not fit together.
+        ValueError: If shapes or values do not fit together.
 
     Example:
         >>> probabilities, labels = [[0.9, 0.1], [0.3, 0.7]], [0, 0]
@@ -92,19 +93,25 @@ def prediction_panel(
     array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
     if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):
         raise ValueError(
-            f"probabilities have shape {shares.shape} and labels {truth.shape}; {len(array)} images and"
+            f"probabilities have shape {shares.shape} and labels {truth.shape}: {len(array)} images and"
             f" {len(classes)} classes need ({len(array)}, {len(classes)}) and ({len(array)},)"
         )
     if shares.min() < 0 or shares.max() > 1 + 1e-6 or truth.min() < 0 or truth.max() >= len(classes):
-        raise ValueError(f"give probabilities in 0..1 (not logits) and labels in 0..{len(classes) - 1}")
+        raise ValueError(
+            f"probabilities run from {shares.min():g} to {shares.max():g} and labels from {truth.min()} to"
+            f" {truth.max()}: give 0..1 (not logits) and 0..{len(classes) - 1}"
+        )
     if top < 1 or columns < 1:
-        raise ValueError(f"top is {top} and columns is {columns}; give 1 or more")
+        raise ValueError(f"top is {top} and columns is {columns}: give 1 or more")
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
     figure, grid = plt.subplots(
         rows,
         2 * columns,
-        figsize=(WIDTH * columns / 2 if columns < 2 else WIDTH, rows * 1.55 + (0.35 if title else 0)),
+        figsize=(
+            PAGE_WIDTH * columns / 2 if columns < 2 else PAGE_WIDTH,
+            rows * 1.55 + (0.35 if title else 0),
+        ),
         width_ratios=(1.0, 1.25) * columns,
         squeeze=False,
         layout="constrained",
@@ -122,7 +129,7 @@ def prediction_panel(
         colours = [BLUE if correct else VERMILLION] + ["#BBBBBB"] * (len(shown) - 1)
         right.set_axis_on()
         right.barh(np.arange(len(shown)), share[shown], color=colours, height=0.72)
-        right.set_yticks(np.arange(len(shown)), [classes[k] for k in shown], fontsize=8.5)
+        right.set_yticks(np.arange(len(shown)), [as_text(classes[k]) for k in shown], fontsize=8.5)
         for tick, k in zip(right.get_yticklabels(), shown, strict=True):
             tick.set_fontweight("bold" if k == label else "normal")
         for y, k in enumerate(shown):

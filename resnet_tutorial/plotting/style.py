@@ -19,8 +19,9 @@ PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
-WIDTH = 7.0  # inches; 700 pixels of the page
-Curve = tuple[ArrayLike, ArrayLike]
+PAGE_WIDTH = 7.0  # inches; 700 pixels of the page
+LONGEST_NAME = 24  # characters of a class name; more would leave no room for the picture
+XY = tuple[ArrayLike, ArrayLike]
 
 
 def use_book_style() -> None:
@@ -36,8 +37,20 @@ def use_book_style() -> None:
 
 
 def series_style(i: int) -> dict[str, Any]:
-    """Colour and line style of series ``i``; 28 different ones, neighbours differing in both."""
+    """Return colour and line style of series ``i``; 28 different ones, neighbours differing in both."""
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
+
+
+def as_text(name: str) -> str:
+    """Return a class name such that Matplotlib shows it as it is, on one line and not too long.
+
+    Matplotlib would set ``$...$`` as mathematics and leave a name that begins with ``_`` out of a legend.
+    Folders may have names with line breaks, or with bytes that are no text (surrogates in Python).
+    """
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    if len(shown) > LONGEST_NAME:
+        shown = shown[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def pixels(images: ArrayLike) -> NDArray[Any]:
@@ -47,30 +60,32 @@ def pixels(images: ArrayLike) -> NDArray[Any]:
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
         raise ValueError(
-            f"images have shape {np.shape(images)}; give (N, H, W, 3) or (N, 3, H, W), N above 0"
+            f"images have shape {np.shape(images)}: give (N, H, W, 3) or (N, 3, H, W), N above 0"
         )
     if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 1):
         raise ValueError(
-            f"images run from {array.min():g} to {array.max():g}; give uint8, or floats in 0..1"
+            f"images run from {array.min():g} to {array.max():g}: give uint8, or floats in 0..1"
             " (undo the normalisation)"
         )
     return array[..., 0] if array.shape[3] == 1 else array
 
 
 def show(axes: Axes, image: NDArray[Any]) -> None:
-    axes.imshow(
-        image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="nearest"
-    )
+    """Show one image of ``pixels``, without smoothing and without axes."""
+    top = 255 if image.dtype == np.uint8 else 1
+    axes.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
     axes.set_axis_off()
 
 
 def same_length(what: str, values: Sequence[Any], n: int) -> None:
+    """Raise ``ValueError`` unless there are ``n`` values."""
     if len(values) != n:
-        raise ValueError(f"there are {len(values)} {what} for {n}; give one for each")
+        raise ValueError(f"there are {len(values)} {what} for {n}: give one for each")
 
 
-def pair(name: str, curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def pair(name: str, curve: XY) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both arrays of a curve as float64 ``(n,)``."""
     x, y = (np.asarray(values, dtype=float) for values in curve)
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; give two equally long arrays")
+        raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}: give two equally long arrays")
     return x, y

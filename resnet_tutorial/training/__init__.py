@@ -13,7 +13,7 @@ from .finetune import (
     trainable,
     unfreeze,
 )
-from .loop import DivergedError, fit
+from .loop import DivergedError, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
@@ -41,6 +41,7 @@ __all__ = [
     "parameter_groups",
     "replace_head",
     "stages",
+    "train_step",
     "trainable",
     "unfreeze",
 ]

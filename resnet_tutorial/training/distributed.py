@@ -21,12 +21,15 @@ __all__ = ["WorkerLostError", "joined", "local_device", "parallel", "rank", "sha
 TIMEOUT = datetime.timedelta(minutes=5)  # a process that is silent for so long counts as lost
 
 
+VOTES = 16  # steps from one question to all processes to the next
+
+
 class WorkerLostError(RuntimeError):
     """Another process of the job is gone."""
 
 
 def rank() -> int:
-    """The number of this process, from 0; process 0 writes files and prints.
+    """Return the number of this process, from 0; process 0 writes files and prints.
 
     Example:
         >>> if rank() == 0:  # once, not in every process
@@ -37,7 +40,7 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes train together.
+    """Return how many processes train together.
 
     Example:
         >>> 128 // size()  # of a batch, images for each process: all, in a single one
@@ -47,7 +50,7 @@ def size() -> int:
 
 
 def local_device() -> str | None:
-    """The GPU of this process among those of its machine; ``None`` in a single process or without GPUs.
+    """Return the GPU of this process on its machine; ``None`` in a single process or without GPUs.
 
     Example:
         >>> print(local_device())  # in a single process
@@ -60,7 +63,7 @@ def local_device() -> str | None:
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Inside, this process works together with the others that ``torchrun`` started.
+    """Join the other processes that ``torchrun`` started, for the time of the block.
 
     GPUs talk through NCCL, CPUs through Gloo.
 
@@ -91,7 +94,7 @@ def joined() -> Iterator[None]:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The model, with gradients averaged over the processes.
+    """Return the model, with gradients averaged over the processes.
 
     The weights of process 0 are given to all. Batch normalisation uses the statistics of each process's own
     share of the batch, and the running statistics of process 0.
@@ -105,24 +108,24 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def align_buffers(model: nn.Module) -> None:
-    """Gives the running statistics of process 0 to all, so that all measure the network that is saved."""
+    """Give the running statistics of process 0 to all, so that all measure the network that is saved."""
     if size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
-def share(n: int) -> slice:
-    """Which of ``n`` items are for this process: every ``size()``-th, so that the parts are about equal.
+def share(n: int, start: int = 0) -> slice:
+    """Return which of the ``n`` items from ``start`` on are for this process: every ``size()``-th.
 
     Example:
         >>> list(range(10))[share(10)]  # in the second of four processes: [1, 5, 9]
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
-    return slice(rank(), n, size())
+    return slice(start + rank(), start + n, size())
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, in place.
+    """Sum over all processes, in place.
 
     Example:
         >>> correct, images = total(torch.tensor([45, 50]))
@@ -134,8 +137,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def anywhere(flag: bool) -> bool:
-    """Whether the flag is set in any process; all must ask at the same step."""
+def anywhere(flag: bool, step: int) -> bool:
+    """Whether the flag is set in any process; all ask at the same steps.
+
+    Asking costs a message to all, so only every ``VOTES``-th step does; a process alone answers at once.
+    """
     if size() == 1:
         return flag
-    return bool(total(torch.tensor(int(flag))))
+    return step % VOTES == 0 and bool(total(torch.tensor(int(flag))))

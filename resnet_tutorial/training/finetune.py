@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..models import ResNet, linear_head
+from .optimizers import decay_groups
 
 
 def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -19,15 +20,14 @@ def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
     The final batch normalisation of a pre-activation network belongs to its last stage.
 
     Raises:
-        ValueError: if the last layer is not a linear layer called ``fc``.
+        ValueError: If the last layer is not a linear layer called ``fc``.
 
     Example:
         >>> from resnet_tutorial.models import resnet20
         >>> list(stages(resnet20()))
         ['stem', 'layer1', 'layer2', 'layer3', 'head']
     """
-    if not isinstance(getattr(model, "fc", None), nn.Linear):
-        raise ValueError(f"expected a ResNet whose last layer is a linear `fc`, got {type(model).__name__}")
+    head = _head(model)
     parts: dict[str, list[nn.Module]] = {"stem": []}
     current = "stem"
     for name, child in model.named_children():
@@ -35,7 +35,14 @@ def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
             current = name
         if name != "fc":
             parts.setdefault(current, []).append(child)
-    return parts | {"head": [model.fc]}
+    return parts | {"head": [head]}
+
+
+def _head(model: nn.Module) -> nn.Linear:
+    head = getattr(model, "fc", None)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"expected a ResNet whose last layer is a linear `fc`, got {type(model).__name__}")
+    return head
 
 
 def trainable(model: nn.Module) -> list[str]:
@@ -55,14 +62,14 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
     The rest stays as it is: what was frozen stays frozen.
 
     Raises:
-        ValueError: if the model has no ``fc``, or num_classes is less than 1.
+        ValueError: If the model has no ``fc``, or num_classes is less than 1.
 
     Example:
         >>> from resnet_tutorial.models import resnet20
         >>> replace_head(resnet20(), 4).fc
         Linear(in_features=64, out_features=4, bias=True)
     """
-    (head,) = stages(model)["head"]
+    head = _head(model)
     if isinstance(model, ResNet):
         model.reset_head(num_classes)
     else:
@@ -82,7 +89,7 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
         >>> model.conv1.weight.requires_grad, model.fc.weight.requires_grad
         (False, True)
     """
-    (head,) = stages(model)["head"]
+    head = _head(model)
     model.requires_grad_(False)
     head.requires_grad_(True)
     return model
@@ -92,11 +99,11 @@ def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
     """Let training change one stage and all that come after it, up to the head; returns the model.
 
     Args:
-        model: the network.
+        model: The network.
         from_stage: "stem", "layer1", "layer2", ..., or "head".
 
     Raises:
-        ValueError: if there is no such stage.
+        ValueError: If there is no such stage.
 
     Example:
         >>> from resnet_tutorial.models import resnet20
@@ -133,7 +140,7 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
 
     ``requires_grad`` does not do this: statistics are no parameters, and every forward pass in train mode
     moves them. Scale and shift are parameters and stay trainable unless frozen. Pass a stage, such as
-    ``model.layer1``, to keep only its statistics; undo with ``unfreeze_batchnorm``.
+    ``model.layer1``, to keep only its statistics.
 
     Example:
         >>> from resnet_tutorial.models import resnet20
@@ -148,45 +155,30 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
     return model
 
 
-def unfreeze_batchnorm(model: nn.Module) -> nn.Module:
-    """Let batch normalisation follow the mode of the model again; returns the model.
-
-    Example:
-        >>> from resnet_tutorial.models import resnet20
-        >>> unfreeze_batchnorm(freeze_batchnorm(resnet20().train())).bn1.training
-        True
-    """
-    for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.__class__ = nn.BatchNorm2d
-            module.train(model.training)
-    return model
-
-
 def parameter_groups(
     model: nn.Module,
     *,
     lr: float,
     decay: float = 1.0,
     weight_decay: float = 0.0,
-    decay_norm_and_bias: bool = True,
+    decay_all: bool = True,
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters by stage for an optimiser, the head first.
 
     Args:
-        model: the network.
-        lr: learning rate of the head.
-        decay: factor from each stage to the one before it: 1 gives one rate to all, 0.5 halves it at each
+        model: The network.
+        lr: Learning rate of the head.
+        decay: Factor from each stage to the one before it: 1 gives one rate to all, 0.5 halves it at each
             (discriminative fine-tuning: Howard and Ruder, "Universal language model fine-tuning for text
             classification", ACL 2018, section 3.2).
-        weight_decay: weight decay of the weights of convolutions and linear layers.
-        decay_norm_and_bias: whether it acts on biases and on scales and shifts of normalisation too.
+        weight_decay: Weight decay of the weights of convolutions and linear layers.
+        decay_all: Whether it acts on biases and on scales and shifts of normalisation too.
 
     Returns:
         Dicts with "name", "params", "lr" and "weight_decay"; each trainable parameter is in exactly one.
 
     Raises:
-        ValueError: if a rate is out of range or nothing is trainable.
+        ValueError: If a rate is out of range or nothing is trainable.
 
     Example:
         >>> from resnet_tutorial.models import resnet20
@@ -200,16 +192,8 @@ def parameter_groups(
     groups = []
     for steps, (name, modules) in enumerate(reversed(stages(model).items())):
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        exempt = [] if decay_norm_and_bias else [p for p in parameters if _is_norm_or_bias(p)]
-        decayed = parameters if decay_norm_and_bias else [p for p in parameters if not _is_norm_or_bias(p)]
-        rate = lr * decay**steps
-        groups.append({"name": name, "params": decayed, "lr": rate, "weight_decay": weight_decay})
-        groups.append({"name": f"{name}, norm and bias", "params": exempt, "lr": rate, "weight_decay": 0.0})
-    groups = [group for group in groups if group["params"]]
+        for group in decay_groups(parameters, weight_decay=weight_decay, decay_all=decay_all):
+            groups.append({"name": name, "lr": lr * decay**steps, **group})
     if not groups:
         raise ValueError("nothing is trainable: call unfreeze(model, 'head') or replace_head first")
     return groups
-
-
-def _is_norm_or_bias(parameter: Tensor) -> bool:
-    return parameter.ndim == 1  # weights of convolutions have 4 axes, of linear layers 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import signal
 import sys
@@ -14,21 +13,84 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import runtime
 from ..data import CIFAR10, Normalize, Split
 from ..evaluation import loss_and_accuracy
 from . import distributed
+from .optimizers import MovingAverage, decays
 from .pipeline import Pipeline
-from .progress import History, Progress, Row
+from .progress import History, Progress, Row, is_finite
 from .recipes import Recipe
 
 
 class DivergedError(RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss or a weight became infinite or not a number."""
+
+
+def train_step(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    scaler: torch.amp.GradScaler,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one step: forward, loss, backward, update.
+
+    Args:
+        network: In train mode.
+        images: Float32 ``(B, C, H, W)``.
+        labels: Int64 ``(B,)``.
+        optimizer: With the rates of this step.
+        recipe: Says what is added to the loss and where gradients are clipped.
+        scaler: Keeps float16 gradients from vanishing; does nothing in other precisions.
+        dtype: For autocast, ``None`` for float32.
+
+    Returns:
+        Loss in nats, logits ``(B, K)`` and norm of the whole gradient before clipping, all on the device.
+
+    Example:
+        >>> model, recipe = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), Recipe(name="plain", epochs=1)
+        >>> optimizer = recipe.make_optimizer(model.parameters())
+        >>> images, labels = torch.randn(6, 3, 2, 2), torch.arange(6) % 3
+        >>> scaler = torch.amp.GradScaler("cpu", enabled=False)
+        >>> for _ in range(9):
+        ...     loss, logits, norm = train_step(model, images, labels, optimizer, recipe, scaler=scaler)
+        >>> float(loss) < 1.0986  # ln 3, the loss of a guess
+        True
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with runtime.autocast(images.device, dtype):
+        logits = network(images)  # (B, K)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    scaler.scale(loss + l1_penalty(network, recipe.l1)).backward()
+    scaler.unscale_(optimizer)
+    grad_norm = clip_gradients(network, recipe.grad_clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss, logits, grad_norm
+
+
+def l1_penalty(network: nn.Module, factor: float) -> Tensor | float:
+    """Return ``factor`` times the sum of all weights' absolute values, without those that do not decay."""
+    if not factor:
+        return 0.0
+    sums = [p.abs().sum() for p in network.parameters() if p.requires_grad and decays(p)]
+    return factor * torch.stack(sums).sum()
+
+
+def clip_gradients(network: nn.Module, largest: float | None) -> Tensor:
+    """Return the norm of the whole gradient; a larger one is scaled to ``largest``, if that is given."""
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 def fit(
@@ -45,16 +107,17 @@ def fit(
     groups: list[dict[str, Any]] | None = None,
     progress: bool | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    on_best: Callable[[Row], None] | None = None,
     checkpoint: str | Path | None = None,
     save_every: int | None = None,
     resume: bool = False,
 ) -> History:
-    """Trains a classifier in place, with the whole data set in the device's memory.
+    """Train a classifier in place, with the whole data set in the device's memory.
 
-    The lines under "The training step" are those of any textbook (the scaler is for float16 only). Around
-    them is what makes the loop fast: nothing is read from the device in an epoch, no image is handled alone.
+    Each step is :func:`train_step`, the lines of any textbook. Around it is what makes the loop fast: nothing
+    is read from the device in an epoch, no image is handled alone.
 
-    The order of the images and their augmentation come from a generator of this run's own: one seed, one run.
+    The order of the images and their augmentation depend on the seed and the epoch alone: one seed, one run.
     An epoch's last, incomplete batch is dropped; its images come back with the next shuffle.
 
     Under ``torchrun`` (see :mod:`~resnet_tutorial.training.distributed`) the processes share each batch, so
@@ -75,6 +138,7 @@ def fit(
         progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
         on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
             the model has the averaged ones at that time.
+        on_best: Called after it when the validation loss is the lowest so far, in resumed runs too.
         checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
             after the step under way; then ``KeyboardInterrupt`` is raised.
         save_every: Also write it every so many steps.
@@ -86,7 +150,7 @@ def fit(
     Raises:
         FileNotFoundError: If there is no checkpoint to resume from.
         ValueError: If the data cannot train this model, or the checkpoint is of another run.
-        DivergedError: If the loss is no longer finite.
+        DivergedError: If the loss or a weight is no longer finite.
 
     Example:
         >>> from resnet_tutorial.data import load_sample
@@ -98,14 +162,15 @@ def fit(
     _check(model, train, val, recipe, resume=resume, checkpoint=checkpoint)
     device = runtime.pick_device(device or distributed.local_device())
     dtype = runtime.pick_precision(device, precision)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     network = distributed.parallel(model)
     if compile:
         network = runtime.compiled(network, device)
 
     batch_size = min(recipe.batch_size, len(train))
-    steps_per_epoch = len(train) // batch_size
-    total = recipe.total_steps(steps_per_epoch)
+    load = Pipeline(train.to(device), recipe.augment(), normalize, batch_size=batch_size, seed=seed)
+    val = None if val is None else val.to(device)
+    total = recipe.total_steps(len(load))
     setup = {
         "seed": seed,
         "precision": runtime.precision_name(dtype),
@@ -114,102 +179,165 @@ def fit(
         **{"train": len(train), "val": len(val or ()), "batch_size": batch_size, "steps": total},
     }
     history = History([], dataclasses.asdict(recipe), setup | runtime.describe(device))
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1]
     optimizer = recipe.make_optimizer(recipe.parameter_groups(model) if groups is None else groups)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    generator = torch.Generator().manual_seed(seed)
-    average = None
-    if recipe.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    average = MovingAverage(model, recipe.ema) if recipe.ema else None
     identity = {} if checkpoint is None else _identity(history, model, train, val, groups)
-    run = Progress(identity, model, optimizer, scaler, generator, device, average, rows=history.rows)
-    if resume:
+    run = Progress(identity, history, model, optimizer, scaler, average, device)
+    if resume and checkpoint is not None:
         run.load(checkpoint)
-        history.rows = run.rows
 
-    load = Pipeline(train.to(device), recipe.augment(), normalize, generator, seed)
-    val = None if val is None else val.to(device)
-    mine = distributed.share(batch_size)
+    def validate() -> tuple[float | None, float | None]:
+        # Several processes measure the module itself: each has a number of batches of its own.
+        measured = network if distributed.size() == 1 else model
+        return _validate(measured, val, normalize=normalize, dtype=dtype, flip=recipe.test_flip)
+
     bar = _progress_bar(total, run.step, progress)
-    with bar, _interruption(checkpoint is not None) as interrupted:
-        while run.order is not None or (run.step < total and not _stalled(run.rows, recipe.patience)):
+    with bar, _tuned(), _Saving(run, checkpoint, save_every) as saving:
+        while _goes_on(run, total, len(load), recipe.patience):
             model.train()
-            load.start_epoch(len(run.rows))
-            for batch in itertools.islice(run.batches(len(train), batch_size), total - run.step):
-                lr = recipe.lr_at(run.step - 1, total)
+            done = run.step - len(history.rows) * len(
+                load
+            )  # steps of this epoch, if the run was resumed in it
+            for images, labels in load.epoch(len(history.rows), skip=done, most=total - run.step):
+                lr = recipe.lr_at(run.step, total)
                 for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
                     group["lr"] = lr * base / recipe.lr
-                images, labels = (part[mine] for part in load(batch))  # (B, C, H, W), (B,)
-
-                # The training step.
-                optimizer.zero_grad(set_to_none=True)
-                with runtime.autocast(device, dtype):
-                    logits = network(images)  # (B, K)
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-                penalty = recipe.l1 * sum(p.abs().sum() for p in decayed) if recipe.l1 else 0.0
-                scaler.scale(loss + penalty).backward()
-                scaler.unscale_(optimizer)
-                grad_norm = nn.utils.clip_grad_norm_(parameters, recipe.grad_clip or math.inf)
-                scaler.step(optimizer)
-                scaler.update()
-
-                run.count(loss, logits, labels, grad_norm)
+                step = train_step(network, images, labels, optimizer, recipe, scaler=scaler, dtype=dtype)
+                run.count(*step, labels)
                 bar.update()
-                if checkpoint is not None:
-                    if distributed.anywhere(interrupted()):
-                        run.save(checkpoint)
-                        raise KeyboardInterrupt
-                    if save_every and run.step % save_every == 0:
-                        run.save(checkpoint)
+                saving.after_step()
 
-            row: Row = {"epoch": len(run.rows) + 1, "lr": recipe.lr_at(run.step - 1, total)}
-            row |= run.end_epoch()
-            if not math.isfinite(row["train_loss"]):
-                raise DivergedError(
-                    f"the loss is {row['train_loss']} since step {int(run.failed)} (epoch {row['epoch']}): "
-                    f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
-                )
-            with run.averaged():
+            row = run.end_epoch(lr=recipe.lr_at(run.step - 1, total))
+            with _averaged(average):
                 distributed.align_buffers(model)
-                row |= _validate(model, val, normalize=normalize, dtype=dtype, flip=recipe.test_flip)
+                row["val_loss"], row["val_accuracy"] = validate()
                 row["seconds"] = run.elapsed()
-                run.rows.append(row)
+                _refuse_diverged(row, run, recipe)
+                history.rows.append(row)
                 bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
-                if on_epoch is not None and distributed.rank() == 0:
-                    on_epoch(row)
-            if checkpoint is not None:
-                run.save(checkpoint)
-    run.keep_average()
+                _report(row, on_epoch, on_best if history.best() is row else None)
+            saving.save()
+    if average is not None:
+        average.swap()
     return history
 
 
+def _goes_on(run: Progress, total: int, steps_per_epoch: int, patience: int | None) -> bool:
+    """Whether an epoch is under way, or there are steps left and the validation loss has not stalled."""
+    rows = run.history.rows
+    best = run.history.best()
+    stalled = patience is not None and best is not None and len(rows) - best["epoch"] >= patience
+    return run.step > len(rows) * steps_per_epoch or (run.step < total and not stalled)
+
+
+def _refuse_diverged(row: Row, run: Progress, recipe: Recipe) -> None:
+    """Raise unless losses and weights are finite: a dead network is neither measured further nor saved."""
+    if not math.isfinite(row["train_loss"]):
+        what = f"the loss is {row['train_loss']} since step {run.failed or run.step}"
+    elif not math.isfinite(row["val_loss"] or 0.0):
+        what = f"the validation loss is {row['val_loss']}"
+    elif not is_finite(run.model):
+        what = "the weights are no longer finite"
+    else:
+        return
+    raise DivergedError(
+        f"{what} (epoch {row['epoch']}): "
+        f"try a learning rate below {recipe.lr}, a longer warm-up, or gradient clipping"
+    )
+
+
+def _report(row: Row, *listeners: Callable[[Row], None] | None) -> None:
+    """Tell who wants to know, in one process."""
+    for listener in listeners:
+        if listener is not None and distributed.rank() == 0:
+            listener(row)
+
+
 def _validate(
-    model: nn.Module, val: Split | None, *, normalize: Normalize, dtype: torch.dtype | None, flip: bool
-) -> Row:
-    """Loss and accuracy on the validation images, which the processes share."""
+    network: nn.Module, val: Split | None, *, normalize: Normalize, dtype: torch.dtype | None, flip: bool
+) -> tuple[float | None, float | None]:
+    """Return loss and accuracy on the validation images, which the processes share."""
     if val is None:
-        return {"val_loss": None, "val_accuracy": None}
+        return None, None
     part = val if distributed.size() == 1 else val.subset(range(len(val))[distributed.share(len(val))])
     batch_size = max(1, 500 * 32 * 32 // val.images[0, 0].numel())  # large pictures in small batches
-    means = loss_and_accuracy(model, part, normalize=normalize, batch_size=batch_size, dtype=dtype, flip=flip)
+    means = loss_and_accuracy(
+        network, part, normalize=normalize, batch_size=batch_size, dtype=dtype, flip=flip
+    )
     sums = distributed.total(torch.tensor(means, dtype=torch.float64) * len(part))
     loss, accuracy = (sums / len(val)).tolist()
-    return {"val_loss": loss, "val_accuracy": accuracy}
+    return loss, accuracy
 
 
-def _stalled(rows: list[Row], patience: int | None) -> bool:
-    """Whether the best validation loss is ``patience`` epochs old."""
-    if patience is None or not rows:
-        return False
-    best = min(rows, key=lambda row: row["val_loss"])
-    return len(rows) - best["epoch"] >= patience
+@contextlib.contextmanager
+def _averaged(average: MovingAverage | None) -> Iterator[None]:
+    """Give the network the averaged weights, if there are any, for the time of the block."""
+    if average is None:
+        yield
+        return
+    average.swap()
+    try:
+        yield
+    finally:
+        average.swap()
+
+
+@contextlib.contextmanager
+def _tuned() -> Iterator[None]:
+    """Let cuDNN try out its algorithms inside: it pays where all batches have one size."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class _Saving:
+    """Writes the checkpoint when it is time to.
+
+    Inside the block Ctrl-C is only noted, so that a step is never cut in half: after the step the checkpoint
+    is written, then ``KeyboardInterrupt`` is raised. A second Ctrl-C interrupts at once. Without a path
+    nothing is written, and Ctrl-C means what it always does.
+    """
+
+    def __init__(self, run: Progress, path: str | Path | None, every: int | None) -> None:
+        self.run, self.path, self.every = run, path, every
+        self.noted = threading.Event()
+        self.previous: Any = None
+
+    def __enter__(self) -> _Saving:
+        if self.path is not None and threading.current_thread() is threading.main_thread():
+            self.previous = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+
+    def _note(self, *_: object) -> None:
+        self.noted.set()
+        signal.signal(signal.SIGINT, self.previous)
+
+    def after_step(self) -> None:
+        if self.path is None:
+            return
+        stop = distributed.anywhere(self.noted.is_set(), self.run.step)
+        if stop or (self.every and self.run.step % self.every == 0):
+            self.save()
+        if stop:
+            raise KeyboardInterrupt
+
+    def save(self) -> None:
+        if self.path is not None:
+            self.run.save(self.path)
 
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:
-    """A bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
+    """Return a bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
     show = sys.stderr.isatty() if show is None else show
     if show and distributed.rank() == 0:
         from tqdm.auto import tqdm  # looks for a notebook's widgets, and warns where there are none
@@ -223,7 +351,7 @@ def _progress_bar(total: int, done: int, show: bool | None) -> Any:
 def _identity(
     history: History, model: nn.Module, train: Split, val: Split | None, groups: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    """What must agree before a run may go on: recipe, seed, precision, data, network, and what is trained."""
+    """Return what must agree before a run may go on: recipe, seed, data, network, and what is trained."""
     return history.recipe | {
         "seed": history.setup["seed"],
         "precision": history.setup["precision"],
@@ -235,30 +363,10 @@ def _identity(
     }
 
 
-@contextlib.contextmanager
-def _interruption(postpone: bool) -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C is only noted, so that a step is never cut in half; a second one interrupts at once."""
-    noted = threading.Event()
-    if not postpone or threading.current_thread() is not threading.main_thread():
-        yield noted.is_set
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(*_: object) -> None:
-        noted.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 def _check(
     model: nn.Module, train: Split, val: Split | None, recipe: Recipe, *, resume: bool, checkpoint: object
 ) -> None:
-    """Refuses what would fail later, and less clearly."""
+    """Refuse what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
         raise ValueError("early stopping (patience) needs validation images: hold some out")
     if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():

@@ -14,7 +14,7 @@ from .progress import Row
 
 
 class Board:
-    """Writes what :func:`~resnet_tutorial.training.fit` reports to TensorBoard; pass it as ``on_epoch``.
+    """Write what :func:`~resnet_tutorial.training.fit` reports to TensorBoard; pass it as ``on_epoch``.
 
     ``tensorboard --logdir DIR`` shows it, during the run too.
 
@@ -54,16 +54,17 @@ class Board:
         self.page = None if val is None else val.subset(range(min(shown, len(val))))
 
     def __call__(self, row: Row) -> None:
-        """Writes one epoch: every column of the history, and the page of predictions."""
+        """Write one epoch: every column of the history, and the page of predictions."""
         epoch = int(row["epoch"])
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 self.writer.add_scalar(name, value, epoch)
         if self.page is not None:
-            self.writer.add_figure("predictions", self._figure(), epoch)
+            self.writer.add_figure("predictions", self._figure(self.page), epoch)
         self.writer.flush()
 
-    def _figure(self) -> Figure:
-        predictions = predict(self.model, self.page, normalize=self.normalize)
-        images = self.page.images.cpu().numpy()
-        return prediction_panel(images, predictions.probabilities, predictions.labels, predictions.classes)
+    def _figure(self, page: Split) -> Figure:
+        probabilities = predict(self.model, page, normalize=self.normalize).probabilities
+        return prediction_panel(
+            page.images.cpu().numpy(), probabilities, page.labels.cpu().numpy(), page.classes
+        )

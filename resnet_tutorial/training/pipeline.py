@@ -1,58 +1,79 @@
-"""From indices to batches: the input pipeline, with all images as uint8 on the device."""
+"""From a split to batches: the input pipeline, with all images as uint8 on the device."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Augment, Normalize, Split, alternating_flips
+from ..data import Augment, Draws, Normalize, Split, alternating_flips, take, to_device
+from . import distributed
 
 
-@dataclass
 class Pipeline:
-    """Looks images up, augments and normalises them, a whole batch at a time.
+    """Give the batches of each epoch: shuffled, augmented and normalised, a whole batch at a time.
 
-    Attributes:
-        split: The images, on the device where they are needed.
+    Order, crops, flips and cutouts of an epoch depend on the seed and the number of the epoch, and on nothing
+    else; they are drawn once an epoch and copied to the device once. Of several processes each computes its
+    own share of a batch only.
+
+    Args:
+        split: N images, on the device where the batches are needed.
         augment: Applied to the uint8 images.
         normalize: Turns them into floats.
-        generator: Source of the augmentation.
-        seed: Of the alternating flips.
+        batch_size: Images a batch, of all processes together; an epoch's last, incomplete batch is dropped.
+        seed: Of order and augmentation.
 
     Example:
-        >>> from resnet_tutorial.data import CIFAR10
-        >>> from resnet_tutorial.data import load_sample
-        >>> train, test = load_sample()
-        >>> load = Pipeline(train, Augment(), CIFAR10, torch.Generator().manual_seed(0))
-        >>> load.start_epoch(0)
-        >>> images, labels = load(torch.arange(16))
+        >>> from resnet_tutorial.data import CIFAR10, load_sample
+        >>> load = Pipeline(load_sample()[0], Augment(), CIFAR10, batch_size=16)
+        >>> images, labels = next(load.epoch(0))
         >>> images.shape, images.dtype, labels.shape
         (torch.Size([16, 3, 32, 32]), torch.float32, torch.Size([16]))
     """
 
-    split: Split
-    augment: Augment
-    normalize: Normalize
-    generator: torch.Generator
-    seed: int = 0
+    def __init__(
+        self, split: Split, augment: Augment, normalize: Normalize, *, batch_size: int, seed: int = 0
+    ) -> None:
+        self.split, self.augment, self.normalize = split, augment, normalize
+        self.batch_size, self.seed = batch_size, seed
 
-    def __post_init__(self) -> None:
-        """Lay the values of a pixel side by side, as the network wants them."""
-        self.pixels = self.split.images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C)
+    def __len__(self) -> int:
+        """Count the batches of an epoch."""
+        return len(self.split) // self.batch_size
 
-    def start_epoch(self, epoch: int) -> None:
-        """Called before the batches of an epoch, counted from 0."""
-        self.flips = None
+    def epoch(
+        self, number: int, *, skip: int = 0, most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the batches of an epoch.
+
+        Args:
+            number: Of the epoch, from 0.
+            skip: How many of the first batches to leave out, since they were used before.
+            most: How many of the rest to give; all by default.
+
+        Yields:
+            Images, float32 ``(B, C, H, W)`` in channels-last memory, and labels ``(B,)``.
+        """
+        order, draws = self._draw(number)
+        for batch in range(len(self))[skip:][:most]:
+            start = batch * self.batch_size
+            mine = distributed.share(self.batch_size, start)
+            chosen = order[mine]
+            images = self.augment.apply(take(self.split.images, chosen), draws[mine])  # uint8 (B, C, H, W)
+            yield self.normalize(images), self.split.labels.index_select(0, chosen)
+
+    def _draw(self, number: int) -> tuple[Tensor, Draws]:
+        """Return the order of the images, ``(len(self) * batch_size,)``, and what is drawn for each."""
+        entropy = np.random.SeedSequence((self.seed % 2**32, number))
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        order = torch.randperm(len(self.split), generator=generator)[: len(self) * self.batch_size]
+        mask = None
         if self.augment.flip == "alternating":
-            flips = alternating_flips(len(self.split), epoch, seed=self.seed)
-            self.flips = flips.to(self.split.images.device)
-
-    def __call__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch of these images: float32 ``(B, C, H, W)``, channels-last, and labels ``(B,)``."""
-        flips = None if self.flips is None else self.flips[indices]
-        # Unlike indexing with [], this copies whole images.
-        images = self.pixels.index_select(0, indices).permute(0, 3, 1, 2)  # (B, C, H, W), channels-last
-        images = self.augment(images, generator=self.generator, flip_mask=flips)
-        return self.normalize(images), self.split.labels[indices]
+            mask = alternating_flips(len(self.split), number, seed=self.seed)[order]
+        height, width = self.split.images.shape[2:]
+        draws = self.augment.draw(len(order), height, width, generator=generator, flip_mask=mask)
+        device = self.split.images.device
+        return to_device(order, device), draws.to(device)

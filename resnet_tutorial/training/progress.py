@@ -1,28 +1,128 @@
-"""Where a training run stands, and the checkpoint that holds it."""
+"""Where a training run stands, the checkpoint that holds it, and the history that it leaves."""
 
 from __future__ import annotations
 
-import copy
 import csv
 import dataclasses
 import io
 import json
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..files import atomic
 from . import distributed
+from .optimizers import MovingAverage
 
-PLAIN = ("identity", "step", "rows", "used", "seen", "seconds")
-TENSORS = ("order", "sums", "failed")
+
+class Row(TypedDict):
+    """One epoch of a history; losses in nats, accuracies in 0..1.
+
+    Attributes:
+        epoch: Its number, from 1.
+        lr: Learning rate of its last step.
+        train_loss: Averaged over the epoch, on augmented images, while the weights were changing.
+        train_accuracy: Likewise.
+        grad_norm: Norm of the whole gradient before clipping, averaged likewise; steps that float16 training
+            skipped are left out, and ``None`` says that all were.
+        val_loss: After the epoch; ``None`` without validation images.
+        val_accuracy: Likewise.
+        seconds: Since the start of the run.
+
+    Example:
+        >>> row = Row(epoch=1, lr=0.1, train_loss=2.1, train_accuracy=0.2, grad_norm=1.5, val_loss=None,
+        ...           val_accuracy=None, seconds=9.5)
+        >>> History([row]).column("lr")
+        [0.1]
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    grad_norm: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+
+
+@dataclass
+class History:
+    """What happened in a training run, one row an epoch.
+
+    Attributes:
+        rows: One :class:`Row` an epoch.
+        recipe: The recipe's fields.
+        setup: Seed, precision, sizes, and the machine.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    setup: dict[str, Any] = field(default_factory=dict)
+
+    def column(self, name: str) -> list[Any]:
+        """Return one quantity for all epochs.
+
+        Raises:
+            ValueError: If no quantity has that name.
+
+        Example:
+            >>> History([{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]).column("lr")
+            [0.1, 0.05]
+        """
+        if self.rows and name not in self.rows[0]:
+            raise ValueError(f"unknown column {name!r}: choose one of {', '.join(self.rows[0])}")
+        return [dict(row)[name] for row in self.rows]
+
+    def best(self) -> Row | None:
+        """Return the epoch with the lowest validation loss, the first of equals; ``None`` if none has one.
+
+        Example:
+            >>> losses = [1.5, 1.2, 1.3]
+            >>> History([{"epoch": n, "val_loss": loss} for n, loss in enumerate(losses, 1)]).best()["epoch"]
+            2
+        """
+        measured = [(row["val_loss"], row) for row in self.rows if row["val_loss"] is not None]
+        return min(measured, key=lambda pair: pair[0])[1] if measured else None
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON; the file appears whole or not at all.
+
+        Raises:
+            ValueError: If it cannot be written there.
+        """
+        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        with atomic(path) as file:
+            file.write(text.encode())
+
+    def save_csv(self, path: str | Path) -> None:
+        """Write the rows as CSV, for a spreadsheet; the file appears whole or not at all."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else ["epoch"])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        with atomic(path) as file:
+            file.write(text.getvalue().encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a history.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{path} is not a training history: expected the JSON that History.save writes"
+            ) from None
 
 
 @dataclass
@@ -31,27 +131,22 @@ class Progress:
 
     Attributes:
         identity: What the run is: recipe, seed, data, network. A checkpoint of another run is refused.
+        history: What the run has left so far.
         model: The network.
         optimizer: With its momentum.
         scaler: Of float16 training; does nothing in other precisions.
-        generator: Source of the shuffling and the augmentation.
         average: The moving average of the weights, if there is one.
+        device: Where the network is.
         step: Optimiser steps done.
-        rows: Finished epochs.
-        order: The shuffled indices of the epoch under way, ``None`` between epochs.
-        used: How many of them were used.
-        seen: How many of them this process used: fewer, if several processes share a batch.
-        sums: Sums over the images of the epoch, ``(3,)``: loss, correct ones, norm of the gradient; on the
-            device, since reading a number would make a GPU wait.
-        failed: The first step whose loss was not finite, 0 if there is none; likewise.
+        sums: Over this process's images of the epoch under way, ``(6,)``: number, loss, correct ones, norm of
+            the gradient, number in steps that were not skipped; last, the first step whose loss was not
+            finite (0 for none). On the device, since reading a number would make a GPU wait.
         seconds: Time spent before the present process.
 
     Example:
         >>> model = nn.Linear(2, 2)
         >>> sgd, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
-        >>> run = Progress({"seed": 0}, model, sgd, scaler, torch.Generator(), torch.device("cpu"))
-        >>> [len(batch) for batch in run.batches(10, 4)], run.step
-        ([4, 4], 2)
+        >>> run = Progress({"seed": 0}, History(), model, sgd, scaler, None, torch.device("cpu"))
         >>> run.save("run.pt")
         >>> run.identity = {"seed": 1}
         >>> run.load("run.pt")
@@ -60,99 +155,76 @@ class Progress:
     """
 
     identity: dict[str, Any]
+    history: History
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    generator: torch.Generator
+    average: MovingAverage | None
     device: torch.device
-    average: AveragedModel | None = None
     step: int = 0
-    rows: list[Row] = field(default_factory=list)
-    order: Tensor | None = None
-    used: int = 0
-    seen: int = 0
-    sums: Tensor | None = None
-    failed: Tensor | None = None
     seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
+    def __post_init__(self) -> None:
+        """Begin an epoch."""
+        self.sums = torch.zeros(6, device=self.device)
+        self.failed = 0  # the first step of the last epoch whose loss was not finite, if there is one
+
     def elapsed(self) -> float:
-        """Seconds of training, over all processes that worked on this run."""
+        """Return the seconds of training, over all processes that worked on this run."""
         return self.seconds + time.perf_counter() - self.started
 
-    def batches(self, n: int, size: int) -> Iterator[Tensor]:
-        """Index tensors ``(size,)``: the rest of the epoch under way, or a newly shuffled one.
-
-        An epoch's last, incomplete batch is dropped.
-        """
-        if self.order is None:
-            self.order = torch.randperm(n, generator=self.generator)[: n - n % size].to(self.device)
-            self.used = self.seen = 0
-            self.sums = torch.zeros(3, device=self.device)
-            self.failed = torch.zeros((), device=self.device)
-        while self.used < len(self.order):
-            batch = self.order[self.used : self.used + size]
-            self.used += size
-            self.step += 1
-            yield batch
-
-    def count(self, loss: Tensor, logits: Tensor, labels: Tensor, grad_norm: Tensor) -> None:
-        """Adds a step to the epoch's averages, and to the moving average of the weights."""
-        with torch.no_grad():
-            correct = (logits.argmax(1) == labels).sum()
-            self.sums += torch.stack([loss * len(labels), correct, grad_norm * len(labels)])
-            self.seen += len(labels)
-            bad = ~torch.isfinite(loss) & (self.failed == 0)
-            self.failed += self.step * bad
+    @torch.no_grad()
+    def count(self, loss: Tensor, logits: Tensor, grad_norm: Tensor, labels: Tensor) -> None:
+        """Add a step to the epoch's sums and to the average of the weights; nothing waits for a GPU."""
+        self.step += 1
+        n = len(labels)
+        taken = torch.isfinite(grad_norm)
+        failed = torch.where(torch.isfinite(loss) | (self.sums[5] > 0), 0.0, float(self.step))
+        correct = (logits.argmax(1) == labels).sum()
+        norm = torch.where(taken, grad_norm, 0.0)
+        ones = torch.ones_like(loss)
+        self.sums += torch.stack([ones * n, loss * n, correct, norm * n, taken * n, failed])
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update()
 
-    def end_epoch(self) -> dict[str, float]:
-        """The epoch's means over the images of all processes; the next epoch will shuffle anew."""
-        self.order = None
-        names = ("train_loss", "train_accuracy", "grad_norm")
-        *sums, images = distributed.total(torch.cat([self.sums, self.sums.new_tensor([self.seen])])).tolist()
-        return {name: value / images for name, value in zip(names, sums, strict=True)}
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights, if there are any; afterwards its own again."""
-        if self.average is None:
-            yield
-            return
-        own = copy.deepcopy(self.model.state_dict())
-        self.keep_average()
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(own)
-
-    def keep_average(self) -> None:
-        """Gives the model the averaged weights, if there are any, for good."""
-        if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
+    def end_epoch(self, *, lr: float) -> Row:
+        """Return the epoch's means over the images of all processes, not validated yet; begin the next."""
+        self.failed = int(self.sums[5])
+        images, loss, correct, norm, taken, _ = distributed.total(self.sums).tolist()
+        self.sums = torch.zeros_like(self.sums)
+        return Row(
+            epoch=len(self.history.rows) + 1,
+            lr=lr,
+            train_loss=loss / images,
+            train_accuracy=correct / images,
+            grad_norm=norm / taken if taken else None,
+            val_loss=None,
+            val_accuracy=None,
+            seconds=self.elapsed(),
+        )
 
     def save(self, path: str | Path) -> None:
-        """Writes the checkpoint; the file appears whole or not at all, and an older one stays until then.
+        """Write the checkpoint; the file appears whole or not at all, and an older one stays until then.
 
-        Of several processes only the first writes.
+        Several processes all call this at the same step, and the first one writes.
 
         Raises:
             ValueError: If it cannot be written there.
         """
-        if distributed.rank() != 0:  # all processes are in the same state
+        sums = distributed.total(self.sums.clone())
+        if distributed.rank() != 0:
             return
-        content = {name: getattr(self, name) for name in (*PLAIN, *TENSORS)}
-        content |= {name: getattr(self, name).state_dict() for name in self._parts()}
-        content |= {"generator": self.generator.get_state(), "torch_generator": torch.get_rng_state()}
-        content["seconds"] = self.elapsed()
+        content = {name: part.state_dict() for name, part in self._parts().items()}
+        content |= {"identity": self.identity, "rows": self.history.rows, "step": self.step, "sums": sums}
+        content |= {"seconds": self.elapsed(), "torch_generator": torch.get_rng_state()}
         if self.device.type == "cuda":
             content["cuda_generator"] = torch.cuda.get_rng_state(self.device)
         with atomic(path) as file:
             torch.save(content, file)
 
     def load(self, path: str | Path) -> None:
-        """Goes on from a checkpoint of the same run.
+        """Go on from a checkpoint of the same run.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -169,92 +241,30 @@ class Progress:
             raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from None
         if differences := _differences(theirs, self.identity):
             raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
-        for name in self._parts():
-            getattr(self, name).load_state_dict(content[name])
-        self.generator.set_state(content["generator"].cpu())
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
         torch.set_rng_state(content["torch_generator"].cpu())
         if self.device.type == "cuda" and "cuda_generator" in content:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
-        for name in (*PLAIN, *TENSORS):
-            setattr(self, name, content[name])
+        self.history.rows = content["rows"]
+        self.step, self.seconds = content["step"], content["seconds"]
+        # The sums are those of all processes together; each goes on with its own.
+        self.sums = content["sums"] * (distributed.rank() == 0)
         self.started = time.perf_counter()
 
-    def _parts(self) -> tuple[str, ...]:
-        parts = ("model", "optimizer", "scaler")
-        return parts if self.average is None else (*parts, "average")
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.average is None else parts | {"average": self.average}
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether all weights and running statistics are finite; one number is read from the device."""
+    values = [value for value in model.state_dict().values() if value.is_floating_point()]
+    return math.isfinite(torch.nn.utils.get_total_norm(values).item())
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What differs between two runs, in words."""
+    """Return what differs between two runs, in words."""
     names = list(theirs) + [name for name in ours if name not in theirs]
     pairs = [(name, theirs.get(name), ours.get(name)) for name in names]
     return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
-
-
-Row = dict[str, float | None]
-
-
-@dataclasses.dataclass
-class History:
-    """What happened in a training run, one row an epoch.
-
-    Attributes:
-        rows: Dictionaries with ``epoch`` (from 1), ``lr`` (of the epoch's last step), ``train_loss`` and
-            ``train_accuracy`` (averaged over the epoch, on augmented images, while the weights were
-            changing), ``val_loss`` and ``val_accuracy`` (``None`` without validation data) and ``seconds``
-            (since the start).
-        recipe: The recipe's fields.
-        setup: Seed, precision, sizes, and the machine.
-    """
-
-    rows: list[Row] = dataclasses.field(default_factory=list)
-    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
-    setup: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def column(self, name: str) -> list[float | None]:
-        """One quantity for all epochs.
-
-        Raises:
-            ValueError: If no quantity has that name.
-
-        Example:
-            >>> History([{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.05}]).column("lr")
-            [0.1, 0.05]
-        """
-        if self.rows and name not in self.rows[0]:
-            raise ValueError(f"a history has no column {name!r}: use {', '.join(self.rows[0])}")
-        return [row[name] for row in self.rows]
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON; the file appears whole or not at all.
-
-        Raises:
-            ValueError: If it cannot be written there.
-        """
-        text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-        with atomic(path) as file:
-            file.write(text.encode())
-
-    def save_csv(self, path: str | Path) -> None:
-        """Writes the rows as CSV, for a spreadsheet; the file appears whole or not at all."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else ["epoch"])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        with atomic(path) as file:
-            file.write(text.getvalue().encode())
-
-    @classmethod
-    def load(cls, path: str | Path) -> History:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a history.
-        """
-        try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{path} is not a training history: expected the JSON that History.save writes"
-            ) from None

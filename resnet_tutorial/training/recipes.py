@@ -1,4 +1,4 @@
-"""What a recipe is: everything about a training run that is not the network or the data."""
+"""Recipes: everything about a training run that is not the network or the data; those that have a name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import FLIPS, PAD_MODES, Augment
-from .optimizers import Muon
+from ..data import Augment
+from .optimizers import Muon, decay_groups
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
@@ -20,7 +20,7 @@ SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe; ``recipes.RECIPES`` lists what differs from these defaults, and why.
+    """A training recipe; ``RECIPES`` lists what differs from these defaults, and why.
 
     Attributes:
         name: What the recipe is called in records and messages.
@@ -46,8 +46,8 @@ class Recipe:
         label_smoothing: Share of the target's probability that is spread over all classes.
         grad_clip: Largest norm of the whole gradient, or ``None``.
         padding: Pixels of padding before a random crop; 0 for no crop.
-        pad_mode: One of ``PAD_MODES``.
-        flip: One of ``FLIPS``.
+        pad_mode: ``zero`` or ``reflect``.
+        flip: ``random``, ``alternating`` or ``none``.
         cutout: Side of a square that is blanked, in pixels; 0 for none.
         ema: Decay a step of an exponential moving average of the weights, which is what is validated and, in
             the end, kept; 0 for none.
@@ -62,7 +62,7 @@ class Recipe:
         [0.104, 0.2, 0.008]
         >>> recipe.but(flip="vertical")
         Traceback (most recent call last):
-        ValueError: recipe 'short': flip must be one of random, alternating, none, not 'vertical'
+        ValueError: Recipe 'short': unknown flip 'vertical': choose one of random, alternating, none
     """
 
     name: str
@@ -97,15 +97,13 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
         self._one_of("optimizer", OPTIMIZERS)
         self._one_of("schedule", SCHEDULES)
-        self._one_of("flip", FLIPS)
-        self._one_of("pad_mode", PAD_MODES)
         for field in (
             *("epochs", "steps", "batch_size", "patience"),
             *("lr", "other_lr", "warmup_lr", "gamma", "grad_clip"),
         ):
             value = getattr(self, field)
             self._require(value is None or (math.isfinite(value) and value > 0), field, "greater than 0")
-        for field in ("weight_decay", "l1", "padding", "cutout"):
+        for field in ("weight_decay", "l1"):
             value = getattr(self, field)
             self._require(math.isfinite(value) and value >= 0, field, "0 or greater")
         for field in ("momentum", "warmup", "label_smoothing", "ema"):
@@ -132,34 +130,41 @@ class Recipe:
         self._require(
             self.warmup_lr is None or self.warmup > 0, "warmup_lr", "left out unless there is a warm-up"
         )
+        try:
+            self.augment()
+        except ValueError as error:
+            raise ValueError(f"recipe {self.name!r}: {error}") from None
 
     def _require(self, holds: bool, field: str, rule: str) -> None:
         if not holds:
             raise ValueError(f"recipe {self.name!r}: {field} must be {rule}, not {getattr(self, field)!r}")
 
     def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
-        self._require(getattr(self, field) in allowed, field, f"one of {', '.join(allowed)}")
+        if (value := getattr(self, field)) not in allowed:
+            raise ValueError(
+                f"recipe {self.name!r}: unknown {field} {value!r}: choose one of {', '.join(allowed)}"
+            )
 
     def but(self, **changes: Any) -> Recipe:
-        """A copy with some fields changed; setting ``epochs`` clears ``steps`` and the other way round.
+        """Return a copy with some fields changed; ``epochs`` clears ``steps`` and the other way round.
 
         Raises:
             ValueError: If a field does not exist or a value is not allowed.
         """
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(changes) - known):
-            raise ValueError(f"a recipe has no field {unknown[0]!r}: use {', '.join(sorted(known))}")
+            raise ValueError(f"unknown field {unknown[0]!r}: choose one of {', '.join(sorted(known))}")
         for field, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(field) is not None and other not in changes:
                 changes[other] = None
         return dataclasses.replace(self, **changes)
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimiser steps of the whole run."""
-        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+        """Count the optimiser steps of the whole run."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
 
     def lr_at(self, step: int, total: int) -> float:
-        """The learning rate of a step (0-based) of a run of ``total`` steps."""
+        """Return the learning rate of a step (0-based) of a run of ``total`` steps."""
         done = step / total
         if self.warmup and done < self.warmup:
             if self.warmup_lr is not None:
@@ -176,9 +181,9 @@ class Recipe:
         return self.lr * 0.5 * (1 + math.cos(math.pi * falling))
 
     def make_optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        """Builds the optimiser over tensors or parameter groups, fused into one kernel where torch can."""
+        """Build the optimiser over tensors or parameter groups, fused into one kernel where torch can."""
         groups = list(parameters)
-        common = {"lr": self.lr, "weight_decay": self.weight_decay}
+        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             return torch.optim.SGD(
                 groups, momentum=self.momentum, nesterov=self.nesterov, fused=True, **common
@@ -186,16 +191,16 @@ class Recipe:
         if self.optimizer == "rmsprop":
             return torch.optim.RMSprop(groups, momentum=self.momentum, **common)
         if self.optimizer == "muon":
-            return Muon(groups, other_lr=self.other_lr, momentum=self.momentum, **common)
+            return Muon(groups, other_lr=self.other_lr or self.lr, momentum=self.momentum, **common)
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return adam(groups, betas=(self.momentum, 0.999), fused=True, **common)
 
     def augment(self) -> Augment:
-        """The augmentation of training batches."""
+        """Return the augmentation of training batches."""
         return Augment(padding=self.padding, pad_mode=self.pad_mode, flip=self.flip, cutout=self.cutout)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The trainable parameters; without ``decay_all``, biases and batch-norm scales get no decay.
+        """Return the trainable parameters; without ``decay_all``, biases and batch-norm scales get no decay.
 
         Raises:
             ValueError: If no parameter is trainable.
@@ -205,13 +210,7 @@ class Recipe:
             raise ValueError(
                 "the model has no trainable parameter: unfreeze some, or there is nothing to fit"
             )
-        if self.decay_all:
-            return [{"params": trainable}]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1]},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        return decay_groups(trainable, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 
 _PAPER = Recipe(
@@ -288,7 +287,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """Looks a recipe up.
+    """Look a recipe up.
 
     Raises:
         ValueError: If there is none of that name; the message lists those there are.
@@ -298,8 +297,8 @@ def get_recipe(name: str) -> Recipe:
         (0.5, 0.75)
         >>> get_recipe("fast")
         Traceback (most recent call last):
-        ValueError: unknown recipe 'fast': use one of quick, paper, ...
+        ValueError: Unknown recipe 'fast': choose one of quick, paper, ...
     """
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]

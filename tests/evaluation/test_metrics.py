@@ -7,15 +7,10 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-import torch
 from sklearn import metrics
-from torch import nn
 
-from resnet_tutorial.data import CIFAR10, Normalize, Split
 from resnet_tutorial.evaluation import (
     Predictions,
-    loss_and_accuracy,
-    predict,
     reliability_bins,
     report,
     wilson_interval,
@@ -34,133 +29,6 @@ def random_predictions(n: int = 300, k: int = 6, *, strength: float = 1.5) -> Pr
 
 def from_predicted(labels: list[int], predicted: list[int], k: int = 3) -> Predictions:
     return Predictions(4.0 * np.eye(k)[predicted], np.array(labels), tuple("abcdefghij"[:k]))
-
-
-def network(outputs: int = 3) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, outputs),
-    )
-
-
-def split(n: int = 23, size: int = 8) -> Split:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=random)
-    return Split(images, torch.randint(0, 3, (n,), generator=random), CLASSES, "noise")
-
-
-# predict
-
-
-def test_predict_is_the_network_in_eval_mode_in_the_order_of_the_split():
-    """Train-mode statistics, dropout left on, shuffled or lost images, missing normalisation."""
-    model, data = network(), split()
-    result = predict(model, data, batch_size=5)
-    with torch.no_grad():
-        expected = model.eval()(CIFAR10(data.images))
-    np.testing.assert_allclose(result.logits, expected.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(result.labels, data.labels.numpy())
-    assert result.classes == CLASSES and len(result) == 23
-
-
-def test_predict_uses_the_normalisation_it_is_given():
-    """CIFAR-10's statistics applied to a network trained with others."""
-    model, data, other = network(), split(), Normalize((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
-    with torch.no_grad():
-        expected = model.eval()(other(data.images))
-    np.testing.assert_allclose(
-        predict(model, data, normalize=other).logits, expected.numpy(), rtol=1e-5, atol=1e-6
-    )
-
-
-def test_predict_leaves_the_model_as_it_was():
-    """Evaluation that moves batch-norm statistics, leaves eval mode on, or wakes up frozen batch norms."""
-    model = network().train()
-    model[1].eval()  # a frozen batch norm
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    predict(model, split())
-    assert [module.training for module in model.modules()] == modes
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_predict_restores_the_mode_after_an_error():
-    """A model left in eval mode because evaluation failed half-way."""
-    model = network(outputs=4).train()
-    with pytest.raises(ValueError, match="3 classes"):
-        predict(model, split())
-    assert all(module.training for module in model.modules())
-
-
-def test_predict_builds_no_graph():
-    """Evaluation that keeps the activations of every batch in memory."""
-    seen = []
-    model = network()
-    model.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    predict(model, split())
-    loss_and_accuracy(model, split())
-    assert len(seen) == 2 and not any(output.requires_grad for output in seen)
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 23, 500])
-def test_batch_size_does_not_change_the_result(batch_size):
-    """A last, smaller batch dropped or counted like a full one."""
-    model, data = network(), split()
-    reference = predict(model, data, batch_size=23)
-    np.testing.assert_allclose(
-        predict(model, data, batch_size=batch_size).logits, reference.logits, rtol=1e-5, atol=1e-6
-    )
-    assert loss_and_accuracy(model, data, batch_size=batch_size) == pytest.approx(
-        loss_and_accuracy(model, data, batch_size=23)
-    )
-
-
-def test_flip_is_the_mean_of_both_views():
-    """Test-time augmentation that averages something else, or mirrors top to bottom."""
-    model, data = network(), split()
-    mirrored = Split(data.images.flip(3), data.labels, CLASSES, "mirrored")
-    expected = (predict(model, data).logits + predict(model, mirrored).logits) / 2
-    np.testing.assert_allclose(predict(model, data, flip=True).logits, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_autocast_gives_float32_logits_close_to_full_precision():
-    """Logits stored with 8 bits of mantissa because the conversion was forgotten."""
-    model, data = network(), split()
-    result = predict(model, data, dtype=torch.bfloat16)
-    assert result.logits.dtype == np.float32
-    np.testing.assert_allclose(result.logits, predict(model, data).logits, atol=0.03)
-    assert not np.array_equal(result.logits, predict(model, data).logits)
-
-
-def test_loss_and_accuracy_agree_with_the_report():
-    """Two code paths that tell the reader two different numbers."""
-    model, data = network(), split()
-    full = report(predict(model, data))
-    assert loss_and_accuracy(model, data) == pytest.approx((full.loss, full.accuracy), rel=1e-6)
-
-
-def test_a_diverged_network_is_named():
-    """NaN logits that pass for a prediction of class 0; a training loop that dies of them."""
-    model, data = network(), split()
-    nn.init.constant_(model[-1].weight, float("nan"))
-    assert np.isnan(loss_and_accuracy(model, data)[0])
-    with pytest.raises(ValueError, match="23 of 23 images are not finite"):
-        predict(model, data)
-
-
-@pytest.mark.gpu
-def test_predict_on_the_gpu_equals_the_cpu():
-    """Images, or the normalisation's constants, left on another device than the model."""
-    model, data = network(), split()
-    expected = predict(model, data).logits
-    np.testing.assert_allclose(predict(model, data, device="cuda").logits, expected, rtol=1e-2, atol=1e-2)
 
 
 # Predictions
@@ -209,6 +77,41 @@ def test_save_and_load_round_trip(tmp_path):
     np.testing.assert_array_equal(again.logits, result.logits)
     np.testing.assert_array_equal(again.labels, result.labels)
     assert again.classes == result.classes and all(type(name) is str for name in again.classes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_logits_are_stored_in_the_type_asked_for(dtype, labelled, tmp_path):
+    """Half precision that is read back as another class or label, and labels made up for images without."""
+    made = random_predictions()
+    made = Predictions(made.logits, made.labels if labelled else None, made.classes)
+    again = Predictions.load(made.save(tmp_path / "logits.npz", dtype=dtype))
+    with np.load(tmp_path / "logits.npz") as content:
+        assert content["logits"].dtype == dtype
+        assert not labelled or content["labels"].dtype == np.uint8
+    np.testing.assert_array_equal(again.logits, made.logits.astype(dtype))
+    assert again.logits.dtype == np.float32 and again.classes == made.classes
+    assert again.labels is None if made.labels is None else np.array_equal(again.labels, made.labels)
+
+
+def test_logits_too_large_for_half_precision_are_refused(tmp_path):
+    """Infinity on the disk, which nobody can read again."""
+    huge = Predictions([[1e5, 0]], [0], ("a", "b"))
+    with pytest.raises(ValueError, match="100000 do not fit into float16: save them as float32"):
+        huge.save(tmp_path / "logits.npz", dtype=np.float16)
+    assert not list(tmp_path.iterdir())
+    assert Predictions.load(huge.save(tmp_path / "logits.npz")).logits[0, 0] == 1e5
+
+
+@pytest.mark.parametrize(("logits", "labels"), [(np.float16, np.uint16), (np.float32, np.int64)])
+def test_files_of_earlier_versions_are_read(logits, labels, tmp_path):
+    """Recorded logits that can no longer be checked."""
+    path, classes = tmp_path / "old.npz", np.array(CLASSES)
+    np.savez_compressed(
+        path, logits=np.eye(3, dtype=logits), labels=np.arange(3, dtype=labels), classes=classes
+    )
+    again = Predictions.load(path)
+    assert again.correct.all() and again.labels.dtype == np.int64 and again.classes == CLASSES
 
 
 def test_load_refuses_what_save_did_not_write(tmp_path):
@@ -261,7 +164,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         (lambda: Predictions(np.zeros((2, 3)), np.zeros(2), CLASSES), "integers"),
         (lambda: Predictions(np.zeros((2, 3)), np.array([0, 3]), CLASSES), r"0\.\.2"),
         (lambda: Predictions(np.full((2, 3), np.inf), np.zeros(2, int), CLASSES), "not finite"),
-        (lambda: predict(network(), split(), batch_size=0), "batch_size is 0"),
         (lambda: report(random_predictions(), topk=(0,)), "1 or more"),
         (lambda: wilson_interval(3, 2), "give 0 <="),
         (lambda: reliability_bins(random_predictions(), bins=0), "bins is 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,21 @@ def test_one_class_alone_has_no_curves(split, tmp_path):
     made = Predictions(np.zeros((len(cats), 1)), cats.labels.numpy(), cats.classes)
     text = write_report(tmp_path, made, cats, title="t", about={}).read_text()
     assert "undefined" in text and "roc.png" not in text
+
+
+def test_odd_names_and_many_classes_give_a_whole_page(split, tmp_path):
+    """A class folder whose name is no text ends the report after the training; NaN that is not JSON."""
+    names = ("a\udcff", "$x$", *(f"_{k}" for k in range(98)))
+    split = replace(split, classes=names)
+    logits = np.random.default_rng(0).normal(size=(len(split), 100))
+    made = Predictions(logits, split.labels.numpy(), names)
+    page = write_report(tmp_path, made, split, title="t", about={})
+    assert "$x$" in page.read_text(encoding="utf-8")
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert content["metrics"]["auc"][50] is None
+    with pytest.raises(ValueError, match="about 'loss' is nan"):
+        write_report(tmp_path / "new", made, split, title="t", about={"loss": float("nan")})
+    assert not (tmp_path / "new").exists()
 
 
 def test_predictions_of_other_images_are_refused(split, tmp_path):

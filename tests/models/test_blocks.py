@@ -15,8 +15,9 @@ from resnet_tutorial.models import (
     blocks,
     conv1x1,
     conv3x3,
-    shortcut,
 )
+
+make_shortcut = blocks.make_shortcut
 
 
 @pytest.mark.parametrize(("size", "stride", "expected"), [(8, 1, 8), (8, 2, 4), (7, 2, 4), (1, 2, 1)])
@@ -45,32 +46,32 @@ def test_zero_padding_shortcut_against_a_result_by_hand():
 def test_shortcut_kinds():
     """B that projects everywhere, C that does not, A with parameters, "none" that still adds."""
     same, changed = (16, 16, 1), (16, 32, 2)
-    assert isinstance(shortcut("A", *same), nn.Identity)
-    assert isinstance(shortcut("A", *changed), ZeroPadShortcut)
-    assert isinstance(shortcut("B", *same), nn.Identity)
-    for projection in (shortcut("B", *changed), shortcut("C", *changed), shortcut("C", *same)):
+    assert isinstance(make_shortcut("A", *same), nn.Identity)
+    assert isinstance(make_shortcut("A", *changed), ZeroPadShortcut)
+    assert isinstance(make_shortcut("B", *same), nn.Identity)
+    for projection in (make_shortcut("B", *changed), make_shortcut("C", *changed), make_shortcut("C", *same)):
         assert [type(layer) for layer in projection] == [nn.Conv2d, nn.BatchNorm2d]
-    assert [type(layer) for layer in shortcut("B", *changed, norm=False)] == [nn.Conv2d]
-    assert shortcut("none", *same) is None and shortcut("none", *changed) is None
+    assert [type(layer) for layer in make_shortcut("B", *changed, norm=False)] == [nn.Conv2d]
+    assert make_shortcut("none", *same) is None and make_shortcut("none", *changed) is None
     # A change of stride alone, or of channels alone, is a change of shape.
-    assert not isinstance(shortcut("B", 16, 16, 2), nn.Identity)
-    assert not isinstance(shortcut("B", 16, 32, 1), nn.Identity)
+    assert not isinstance(make_shortcut("B", 16, 16, 2), nn.Identity)
+    assert not isinstance(make_shortcut("B", 16, 32, 1), nn.Identity)
 
 
 def test_unusable_shortcuts_are_refused():
     """A typing error that silently builds another network."""
-    with pytest.raises(ValueError, match="unknown shortcut 'D': choose one of 'A', 'B', 'C', 'none'"):
-        shortcut("D", 16, 16)
+    with pytest.raises(ValueError, match="unknown shortcut 'D': choose one of A, B, C, none"):
+        make_shortcut("D", 16, 16)
     with pytest.raises(ValueError, match="only adds channels, got 32 to 16"):
-        shortcut("A", 32, 16)
+        make_shortcut("A", 32, 16)
 
 
-@pytest.mark.parametrize("kind", blocks.SHORTCUTS)
+@pytest.mark.parametrize("shortcut", blocks.SHORTCUTS)
 @pytest.mark.parametrize("block", blocks.BLOCKS.values(), ids=blocks.BLOCKS)
-def test_output_shape_of_every_block(block, kind):
+def test_output_shape_of_every_block(block, shortcut):
     """A branch and a shortcut of different shapes, at even and odd sizes."""
     for size, stride, expected in ((8, 1, 8), (8, 2, 4), (7, 2, 4)):
-        y = block(4, 4, stride=stride, kind=kind)(torch.randn(2, 4, size, size))
+        y = block(4, 4, stride=stride, shortcut=shortcut)(torch.randn(2, 4, size, size))
         assert y.shape == (2, 4 * block.expansion, expected, expected)
 
 
@@ -96,13 +97,13 @@ def _norm(layer: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     return (x - mean) / (var + 1e-5).sqrt() * scale + shift
 
 
-@pytest.mark.parametrize("kind", ["B", "none"])
-def test_basic_block_is_the_formula(kind):
+@pytest.mark.parametrize("shortcut", ["B", "none"])
+def test_basic_block_is_the_formula(shortcut):
     """ReLU before the addition, BN after it or none in the projection, a tensor added to itself."""
-    block = _eval_with_random_statistics(BasicBlock(4, 8, stride=2, kind=kind))
+    block = _eval_with_random_statistics(BasicBlock(4, 8, stride=2, shortcut=shortcut))
     x = torch.randn(2, 4, 6, 6)
     branch = _norm(block.bn2, _conv(block.conv2, _norm(block.bn1, _conv(block.conv1, x)).relu()))
-    added = _norm(block.downsample[1], _conv(block.downsample[0], x)) if kind == "B" else 0
+    added = _norm(block.downsample[1], _conv(block.downsample[0], x)) if shortcut == "B" else 0
     torch.testing.assert_close(block(x), (branch + added).relu())
 
 
@@ -118,16 +119,16 @@ def test_bottleneck_is_the_formula_with_the_stride_on_its_3x3():
     torch.testing.assert_close(block(x), (branch + projected).relu())
 
 
-@pytest.mark.parametrize("kind", ["A", "B", "none"])
-def test_preactivation_block_is_the_formula(kind):
+@pytest.mark.parametrize("shortcut", ["A", "B", "none"])
+def test_preactivation_block_is_the_formula(shortcut):
     """A ReLU after the addition, or a shortcut taken from the wrong side of the first activation."""
-    block = _eval_with_random_statistics(PreActBlock(4, 8, stride=2, kind=kind))
+    block = _eval_with_random_statistics(PreActBlock(4, 8, stride=2, shortcut=shortcut))
     x = torch.randn(2, 4, 6, 6)
     active = _norm(block.bn1, x).relu()
     branch = _conv(block.conv2, _norm(block.bn2, _conv(block.conv1, active)).relu())
-    if kind == "B":
+    if shortcut == "B":
         branch = branch + _conv(block.downsample[0], active)
-    elif kind == "A":
+    elif shortcut == "A":
         branch = branch + ZeroPadShortcut(4, 8, 2)(x)
     torch.testing.assert_close(block(x), branch)
 
@@ -136,7 +137,7 @@ def test_preactivation_block_is_the_formula(kind):
 def test_zero_init_leaves_the_shortcut_alone(block):
     """Zeroing the wrong layer: the branch must vanish, and still receive a gradient."""
     channels = 4 * block.expansion
-    module = block(channels, 4, kind="A")
+    module = block(channels, 4, shortcut="A")
     module.zero_init()
     x = torch.randn(2, channels, 6, 6).abs()  # positive: the last ReLU changes nothing
     y = module(x)

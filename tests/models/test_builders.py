@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -91,13 +92,15 @@ def _hand_count(n: int, *, projections: bool) -> int:
 
 
 def test_multiply_adds():
-    """Counting at the input's resolution, additions twice, or shortcuts not at all."""
+    """Counting at the input's resolution, additions as well, or shortcuts not at all."""
     for n in (3, 9):
         for shortcut in "AB":
             counted = count_multiply_adds(on_meta(f"resnet{6 * n + 2}", shortcut=shortcut), (3, 32, 32))
             assert counted == _hand_count(n, projections=shortcut == "B")
     assert count_multiply_adds(on_meta("resnet20"), 32) == 40_551_040
     assert count_multiply_adds(on_meta("resnet20", shortcut="B"), 32) == 40_813_184
+    assert count_multiply_adds(on_meta("preact_resnet20"), 32) == 40_551_040
+    assert count_multiply_adds(on_meta("resnet50"), 224) == 4_089_184_256
     # torchvision publishes 1.81, 4.09 and 11.51 GFLOPS for these (in multiply-adds).
     for name, billions in (("resnet18", 1.81), ("resnet50", 4.09), ("resnet152", 11.51)):
         assert round(count_multiply_adds(on_meta(name), 224) / 1e9, 2) == billions
@@ -293,7 +296,7 @@ def test_options_that_make_no_sense_are_refused():
         (lambda: cifar_resnet(8, shortcut="D"), "unknown shortcut 'D'"),
         (
             lambda: cifar_resnet(8, block="bottleneck"),
-            "unknown block 'bottleneck': choose 'basic' or 'preact'",
+            "unknown block 'bottleneck': choose one of basic, preact",
         ),
         (lambda: cifar_resnet(8, shortcut="none", zero_init=True), "zero_init needs a shortcut"),
         (lambda: ResNet(BasicBlock, [1, 1], num_classes=2, stem="vgg"), "unknown stem 'vgg'"),
@@ -373,7 +376,7 @@ def test_weights_of_a_file(tmp_path):
         models.load_model(tmp_path / "bare.pth")
     with pytest.raises(ValueError, match=r"fc.weight \(4, 64\) for \(10, 64\)"):
         create("resnet8", weights=tmp_path / "bare.pth")
-    with pytest.raises(FileNotFoundError, match="no weights file at"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors does not exist"):
         create("resnet8", weights=tmp_path / "nothing.safetensors")
     weights.save_weights(tmp_path / "other.safetensors", {"w": torch.zeros(2)}, {})
     with pytest.raises(ValueError, match=r"holds no ResNet: it lacks conv1.weight or fc.bias"):
@@ -387,11 +390,11 @@ def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
     ):
         create("resnet8", weights="imagenet")
     model = create("resnet8")
-    path = tmp_path / "r.safetensors"
+    path = tmp_path / "resnet8-tiny.safetensors"
     models.save_model(path, model, classes=[str(k) for k in range(10)], normalize=NORMALIZE)
     monkeypatch.setattr(weights, "ASSETS", tmp_path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {("resnet8", "tiny"): (path.name, digest)})
+    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {("resnet8", "tiny"): digest})
     assert torch.equal(create("resnet8", weights="tiny").fc.weight, model.fc.weight)
     with pytest.raises(ValueError, match=r"shipped: 'tiny' for resnet8"):
         create("resnet14", weights="tiny")
@@ -404,7 +407,7 @@ def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
 
 def test_every_shipped_file_is_there_and_loads():
     """A table of weights that names a file the package does not hold."""
-    for name, which in models.SHIPPED_WEIGHTS:
+    for name, which in weights.SHIPPED_WEIGHTS:
         _, metadata = models.load_model(models.shipped(name, which))
         create(name, weights=which, num_classes=len(metadata["classes"]))
 
@@ -412,28 +415,109 @@ def test_every_shipped_file_is_there_and_loads():
 def test_a_model_and_its_description_must_agree(tmp_path):
     """Nine class names for ten logits would be found out at the first wrong prediction."""
     path, model = tmp_path / "m.safetensors", cifar_resnet(8, width=4)
-    with pytest.raises(ValueError, match="got 9 class names for a network with 10 logits"):
-        models.save_model(path, model, classes=list("abcdefghi"), normalize=NORMALIZE)
-    with pytest.raises(ValueError, match="normalize must have 1 means and standard deviations"):
+    for classes in ("abcdefghi", "abcdefghii", [*"abcdefghi", ""], [*"abcdefghi", 9]):
+        with pytest.raises(ValueError, match=rf"^{path}: classes must be 10 different names: \["):
+            models.save_model(path, model, classes=classes, normalize=NORMALIZE)
+    with pytest.raises(ValueError, match=r"mean must be 1 numbers: \[0.5, 0.5, 0.5\]"):
         grey = cifar_resnet(8, width=4, in_channels=1)
         models.save_model(path, grey, classes=list("abcdefghij"), normalize=NORMALIZE)
-    with pytest.raises(ValueError, match="save_model takes a ResNet, got Linear"):
+    with pytest.raises(ValueError, match="save_model takes a ResNet, not a Linear"):
         models.save_model(path, nn.Linear(2, 2), classes=["a", "b"], normalize=NORMALIZE)
+    with pytest.raises(ValueError, match="unknown block 'Mine': choose one of basic, bottleneck, preact"):
+        mine = ResNet(type("Mine", (BasicBlock,), {}), (1, 1), num_classes=2, width=4)
+        models.save_model(path, mine, classes=["a", "b"], normalize=NORMALIZE)
+    with torch.no_grad():
+        model.layer2[0].conv1.weight[0, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"^.*m.safetensors: layer2.0.conv1.weight is not finite"):
+        models.save_model(path, model, classes=list("abcdefghij"), normalize=NORMALIZE)
     assert not path.exists()
+
+
+CONTRADICTIONS = {
+    "wide": ({"config": {"width": 10**6}}, r"its config says width 1000000, its tensors 4$"),
+    "deep": (
+        {"config": {"layers": [10**6, 1, 1]}},
+        r"says layers \[1000000, 1, 1\], its tensors \[1, 1, 1\]$",
+    ),
+    "many stages": ({"config": {"layers": [1] * 10**6}}, r"says layers \[1, 1, .*, its tensors \[1, 1, 1\]$"),
+    "many classes": ({"config": {"num_classes": 10**9}}, "says num_classes 1000000000, its tensors 2$"),
+    "many channels": ({"config": {"in_channels": 10**9}}, "says in_channels 1000000000, its tensors 3$"),
+    "text for a number": ({"config": {"width": "4"}}, "its config lacks what"),
+    "truth for a number": ({"config": {"width": True}}, "its config lacks what"),
+    "fractions": ({"config": {"layers": [1.0, 1, 1]}}, "not the config of a ResNet"),
+    "another key": ({"config": {"colour": 1}}, "its config lacks what"),
+    "no config": ({"config": None}, "its config lacks what"),
+    "unknown block": ({"config": {"block": "vgg"}}, "unknown block 'vgg': choose one of basic"),
+    "unknown stem": ({"config": {"stem": "vgg"}}, "unknown stem 'vgg'"),
+    "other shapes": (
+        {"config": {"block": "bottleneck"}},
+        r"is of another network, 44 tensors where .*: \d+ miss",
+    ),
+    "no names": ({"classes": None}, "classes must be 2 different names: None"),
+    "one text": ({"classes": "ab"}, "classes must be 2 different names: 'ab'"),
+    "a number as a name": ({"classes": ["a", 2]}, "classes must be 2 different names"),
+    "the same name twice": ({"classes": ["a", "a"]}, "classes must be 2 different names"),
+    "an empty name": ({"classes": ["a", ""]}, "classes must be 2 different names"),
+    "no mean": ({"mean": None}, "mean must be 3 numbers: None"),
+    "text in the mean": ({"mean": [0.5, 0.5, "0.5"]}, "mean must be 3 numbers"),
+    "two means": ({"mean": [0.5, 0.5]}, "mean must be 3 numbers"),
+    "huge": ({"mean": [0.5, 0.5, 10**400]}, "mean must be 3 numbers"),
+    "no spread": ({"std": [0.5, 0.5, 0]}, "std must be 3 numbers"),
+    "not a number": ({"std": [0.5, 0.5, math.nan]}, "std must be 3 numbers"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_file_that_contradicts_itself_is_refused_before_memory_is_taken(case, tmp_path):
+    """A small file that asks for a terabyte; names, sizes or means found wrong at the first prediction."""
+    model = cifar_resnet(8, width=4, num_classes=2)
+    metadata = {"config": model.config, "classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.25] * 3}
+    change, message = CONTRADICTIONS[case]
+    for key, value in change.items():
+        metadata[key] = metadata[key] | value if isinstance(value, dict) else value
+    path = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), path, metadata={"resnet_tutorial": json.dumps(metadata)})
+    with pytest.raises(ValueError, match=message) as error:
+        models.load_model(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 400
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    """A network whose training diverged gives every image the same class, with a probability of NaN."""
+    model = create("resnet8", num_classes=4)
+    model.bn1.running_var[3] = math.inf
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    for load in (
+        lambda: models.load_model(tmp_path / "bare.pth", name="resnet8"),
+        lambda: create("resnet8", num_classes=4, weights=tmp_path / "bare.pth"),
+    ):
+        with pytest.raises(ValueError, match=r"^.*bare.pth: bn1.running_var is not finite"):
+            load()
+
+
+def test_loading_draws_no_random_numbers(tmp_path):
+    """Initial weights that are drawn and thrown away, and another order of images after loading."""
+    path = tmp_path / "m.safetensors"
+    models.save_model(path, cifar_resnet(8, width=4), classes="abcdefghij", normalize=NORMALIZE)
+    before = torch.get_rng_state()
+    loaded, _ = models.load_model(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(value.device.type == "cpu" for value in loaded.state_dict().values())
 
 
 def test_wide_networks_pool_after_the_stem():
     """The same layers without the pooling would cost four times as much."""
     model = create("resnet8_wide").eval()
-    assert (model.depth, model.conv1.out_channels) == (8, models.WIDE)
+    assert (model.depth, model.conv1.out_channels) == (8, 48)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         # While all scales are positive, as at the start, pooling before or after BN and ReLU is the same.
         first = F.max_pool2d(F.relu(model.bn1(model.conv1(x))), 2)  # (2, 48, 16, 16)
         features = model.forward_features(x)
         expected = model.layer3(model.layer2(model.layer1(first)))
-    assert first.shape == (2, models.WIDE, 16, 16)
-    assert features.shape == (2, 4 * models.WIDE, 4, 4)
+    assert first.shape == (2, 48, 16, 16)
+    assert features.shape == (2, 192, 4, 4)
     torch.testing.assert_close(features, expected)
     with pytest.raises(ValueError, match="already means stem='pool'"):
         create("resnet8_wide", stem="cifar")

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import nn
 
 from resnet_tutorial import files
-from resnet_tutorial.models import load_into, load_weights, save_weights
+from resnet_tutorial.models import load_weights, save_weights
+from resnet_tutorial.models import weights as module
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, -1.0])}
 
@@ -63,7 +64,7 @@ def test_a_channels_last_network_comes_back(path):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     save_weights(path, model.state_dict(), {})
-    load_into(twin, load_weights(path)[0], source=str(path))
+    module.load_into(twin, load_weights(path)[0], source=str(path))
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(twin.eval()(x), model.eval()(x))
 
@@ -101,11 +102,17 @@ def test_a_save_that_cannot_work_is_refused_before_anything_is_written(tmp_path)
     (tmp_path / "file").write_text("x")
     good = tmp_path / "w.safetensors"
     for path, weights, metadata, message in (
-        (tmp_path / "w.pth", WEIGHTS, {}, "weights are saved as .safetensors, not as 'w.pth'"),
-        (tmp_path / "folder.safetensors", WEIGHTS, {}, "it is a directory; give a file name"),
+        (
+            tmp_path / "w.pth",
+            WEIGHTS,
+            {},
+            r"w.pth is no name for weights: give one that ends in .safetensors",
+        ),
+        (tmp_path / "folder.safetensors", WEIGHTS, {}, "it is a directory: give the name of a file"),
         (tmp_path / "file" / "w.safetensors", WEIGHTS, {}, "is not a directory"),
-        (good, {"w": [1, 2]}, {}, "cannot save 'w': expected a tensor, got list"),
+        (good, {"w": [1, 2]}, {}, "'w' must be a tensor, not a list"),
         (good, WEIGHTS, {"when": object()}, "metadata must be plain JSON values"),
+        (good, WEIGHTS, {"loss": float("nan")}, "metadata must be plain JSON values"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             save_weights(path, weights, metadata)
@@ -145,12 +152,12 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, suffix, damage):
 
 def test_absent_files_directories_and_other_names(tmp_path):
     """A FileNotFoundError is not damage; a directory is not a file; .txt is not guessed at."""
-    with pytest.raises(FileNotFoundError, match=r"no weights file at .*gone.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"gone.safetensors does not exist: give a"):
         load_weights(tmp_path / "gone.safetensors")
-    with pytest.raises(ValueError, match="it is a directory; give a file in it"):
+    with pytest.raises(ValueError, match="is a directory: give a weights file in it"):
         load_weights(tmp_path)
     (tmp_path / "w.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"weights files end in .safetensors, .pt or .pth"):
+    with pytest.raises(ValueError, match=r"w.txt is no name of a weights file: give one that ends in .safe"):
         load_weights(tmp_path / "w.txt")
 
 
@@ -202,7 +209,7 @@ def test_load_into_names_the_differences_and_changes_nothing():
     wrong = {**weights, "0.weight": torch.zeros(4, 3), "head.weight": torch.zeros(1)}
     del wrong["1.weight"]
     with pytest.raises(ValueError) as error:
-        load_into(model, wrong, source="w.pth")
+        module.load_into(model, wrong, source="w.pth")
     assert str(error.value) == (
         "w.pth is of another network, 7 tensors where this one has 7: 1 missing (1.weight); "
         "1 unexpected (head.weight); 1 of another shape (0.weight (4, 3) for (2, 3))"
@@ -210,8 +217,8 @@ def test_load_into_names_the_differences_and_changes_nothing():
     assert same(model.state_dict(), before)
     many = {f"x{k}": torch.zeros(1) for k in range(100)}
     with pytest.raises(ValueError, match=r"100 unexpected \(x0, x1, x2, \.\.\.\)"):
-        load_into(model, many, source="w.pth")
-    load_into(model, weights, source="w.pth")
+        module.load_into(model, many, source="w.pth")
+    module.load_into(model, weights, source="w.pth")
     assert same(model.state_dict(), weights)
 
 
@@ -220,5 +227,5 @@ def test_files_without_step_counters_load():
     model = nn.BatchNorm1d(2)
     weights = {name: torch.full_like(v, 3) for name, v in model.state_dict().items() if v.ndim}
     assert len(weights) == 4
-    load_into(model, weights, source="old.pth")
+    module.load_into(model, weights, source="old.pth")
     assert model.running_mean.tolist() == [3, 3] and model.num_batches_tracked == 0

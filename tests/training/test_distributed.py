@@ -52,7 +52,7 @@ def torchrun(tmp_path: Path, code: str, *, processes: int = 2) -> subprocess.Com
     script = tmp_path / "job.py"
     path = [str(Path(__file__).parent), *sys.path]
     head = f"import sys\nsys.path[:0] = {path!r}\nimport test_distributed as t\n"
-    script.write_text(head + "from resnet_tutorial import distributed\n" + textwrap.dedent(code))
+    script.write_text(head + "from resnet_tutorial.training import distributed\n" + textwrap.dedent(code))
     return launch(processes, str(script), cwd=tmp_path)
 
 
@@ -104,6 +104,48 @@ def test_two_processes_train_as_one(tmp_path):
     normed.load_state_dict(normed_weights)
     measured = loss_and_accuracy(normed, splits()[1], normalize=CIFAR10)
     assert (normed_rows[-1]["val_loss"], normed_rows[-1]["val_accuracy"]) == pytest.approx(measured, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_interrupted_in_one_process_resumes_in_all_with_the_same_numbers(tmp_path):
+    """Sums of the first process, given to all, would count some images twice and others never."""
+    code = """
+    import json, os, signal, torch
+    distributed.VOTES = 2
+    whole, cut, resumed = t.without_norm(), t.without_norm(), t.without_norm()
+    with distributed.joined():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        history = t.train(whole)
+        calls = iter(range(100))
+        cut[4].register_forward_pre_hook(
+            lambda *_: os.kill(os.getpid(), signal.SIGINT)
+            if cut.training and distributed.rank() == 1 and next(calls) == 4 else None
+        )
+        try:
+            t.train(cut, "checkpoint.pt")
+        except KeyboardInterrupt:
+            pass
+        state = torch.load("checkpoint.pt", weights_only=True)
+        again = t.train(resumed, "checkpoint.pt", resume=True)
+        if distributed.rank() == 0:
+            about = {"step": state["step"], "images": state["sums"][0].item(), "rows": len(state["rows"])}
+            open("rows.json", "w").write(json.dumps([about, history.rows, again.rows]))
+    """
+    done = torchrun(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    about, rows, resumed = json.loads((tmp_path / "rows.json").read_text())
+    assert about == {"step": 6, "images": 32.0, "rows": 1}  # two steps of 16 images in the second epoch
+    for name in ("epoch", "train_loss", "train_accuracy", "grad_norm", "val_loss", "val_accuracy"):
+        assert [row[name] for row in resumed] == pytest.approx([row[name] for row in rows], rel=1e-6), name
+
+
+def test_processes_ask_each_other_only_now_and_then(monkeypatch):
+    """A message to all in every step, only to hear that nobody pressed Ctrl-C, slows each step down."""
+    asked = []
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "total", lambda values: asked.append(1) or values)
+    assert [step for step in range(1, 65) if distributed.anywhere(True, step)] == [16, 32, 48, 64]
+    assert len(asked) == 4
 
 
 @pytest.mark.slow
@@ -161,7 +203,7 @@ def test_alone_everything_is_the_identity():
     assert distributed.parallel(model) is model
     assert distributed.total(values) is values
     assert range(5)[distributed.share(5)] == range(5)
-    assert distributed.anywhere(True) and not distributed.anywhere(False)
+    assert distributed.anywhere(True, 1) and not distributed.anywhere(False, 1)
     assert (distributed.rank(), distributed.size(), distributed.local_device()) == (0, 1, None)
 
 

@@ -8,11 +8,13 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.backends import cudnn
 
+from resnet_tutorial import runtime
 from resnet_tutorial.data import CIFAR10, Split
 from resnet_tutorial.evaluation import loss_and_accuracy
 from resnet_tutorial.models import cifar_resnet
-from resnet_tutorial.training import DivergedError, History, Recipe, fit
+from resnet_tutorial.training import DivergedError, History, Pipeline, Recipe, fit, loop
 
 CLASSES = ("dark", "light", "red")
 
@@ -95,7 +97,7 @@ def test_history_has_a_row_an_epoch_and_the_schedule_ends_low():
     assert history.column("val_loss") == [None] * 3
     assert history.column("lr") == sorted(history.column("lr"), reverse=True)
     assert history.setup["steps"] == 18  # 96 images / 16, three epochs
-    with pytest.raises(ValueError, match="no column 'accuracy'"):
+    with pytest.raises(ValueError, match="unknown column 'accuracy'"):
         history.column("accuracy")
 
 
@@ -166,6 +168,140 @@ def test_group_rates_keep_their_ratio():
     moved = {name: (p.detach() - before[name]).norm().item() for name, p in model.named_parameters()}
     assert moved["fc.weight"] > 1e-3
     assert moved["conv1.weight"] < 1e-6
+
+
+def test_the_loop_takes_the_printed_step(monkeypatch):
+    """A book that prints one step while the loop takes another teaches a fiction."""
+    seen = []
+
+    def spied(*args, **options):
+        seen.append(args[1].shape)
+        return original(*args, **options)
+
+    original = loop.train_step
+    monkeypatch.setattr(loop, "train_step", spied)
+    train(small(), coloured(), None, recipe(epochs=2))
+    assert seen == [torch.Size([16, 3, 32, 32])] * 12
+
+
+def test_gradients_are_rewritten_only_when_clipping_is_asked_for(monkeypatch):
+    """Multiplying every gradient by one costs a pass over all of them in every step."""
+
+    def refuse(*args, **options):
+        raise AssertionError("clipped")
+
+    monkeypatch.setattr(nn.utils, "clip_grads_with_norm_", refuse)
+    assert train(small(), coloured(16), None, recipe(epochs=1)).rows[0]["grad_norm"] > 0
+    with pytest.raises(AssertionError, match="clipped"):
+        train(small(), coloured(16), None, recipe(epochs=1, grad_clip=1.0))
+
+
+def test_a_skipped_step_of_float16_leaves_no_infinity(monkeypatch, tmp_path):
+    """Too high a loss scale makes infinite gradients, and one of them an infinite mean."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler("cpu", init_scale=2.0**125))
+    for optimizer in ({}, {"optimizer": "muon", "other_lr": 0.05}, {"optimizer": "adamw", "lr": 0.01}):
+        model = small()
+        history = train(model, coloured(), None, recipe(epochs=4, **optimizer))
+        assert history.rows[0]["grad_norm"] is None or history.rows[0]["grad_norm"] < 1e3
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+        history.save(tmp_path / "history.json")
+        assert "NaN" not in (text := (tmp_path / "history.json").read_text()) and "Infinity" not in text
+        assert history.column("train_loss")[-1] < history.column("train_loss")[0]
+
+
+def test_an_epoch_of_skipped_steps_only_has_no_norm(monkeypatch):
+    """The mean of nothing is not zero."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler("cpu", init_scale=float("inf")))
+    history = train(small(), coloured(32), None, recipe(epochs=1))
+    assert history.column("grad_norm") == [None]
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_dead_weights_after_the_last_step_are_refused(val):
+    """The loss of a step is that before it: a rate that kills the network in the last step shows in none."""
+    seen = []
+    split = coloured(16)
+    with pytest.raises(DivergedError, match=r"\(epoch 1\): try a learning rate below"):
+        train(small(), split, split if val else None, recipe(lr=1e30, epochs=1), on_epoch=seen.append)
+    assert seen == []  # nobody was told, so nothing was saved
+
+
+def test_a_history_that_is_not_finite_is_not_written(tmp_path):
+    """Other programs refuse a JSON file with NaN in it."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        History([{"epoch": 1, "train_loss": float("nan")}]).save(tmp_path / "history.json")
+    (tmp_path / "old.json").write_text('{"rows": [{"epoch": 1, "grad_norm": Infinity}]}')
+    assert History.load(tmp_path / "old.json").column("grad_norm") == [float("inf")]  # written before
+
+
+def test_a_compiled_run_is_validated_with_the_compiled_network(monkeypatch):
+    """An eager validation beside a compiled epoch can take longer than the epoch."""
+    modes = []
+
+    class Spy(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            modes.append(self.training)
+            return self.model(x)
+
+    monkeypatch.setattr(runtime, "compiled", lambda model, device: Spy(model))
+    model = small()
+    train(model, coloured(32), coloured(16), recipe(epochs=2), compile=True)
+    assert modes == [True, True, False] * 2
+    assert model.training
+
+
+def test_the_best_epoch_is_told_once_each():
+    """What is kept as the best network must be that of the lowest validation loss, and only of it."""
+    told = []
+    history = train(small(), coloured_fixed(), coloured(48), recipe(lr=0.5, epochs=6), on_best=told.append)
+    losses = history.column("val_loss")
+    falling = [row for n, row in enumerate(history.rows) if row["val_loss"] < min(losses[:n], default=9e9)]
+    assert told == falling and told[-1] is history.best()
+
+
+def test_cudnn_tries_out_algorithms_only_while_training():
+    """A setting that stays behind makes pictures of many sizes slow later."""
+    seen = []
+    train(small(), coloured(16), None, recipe(epochs=1), on_epoch=lambda _: seen.append(cudnn.benchmark))
+    assert seen == [True] and not cudnn.benchmark
+
+
+STEP_RECIPES = [
+    {"nesterov": True},
+    {"optimizer": "muon", "other_lr": 0.05, "ema": 0.9, "flip": "alternating", "pad_mode": "reflect"},
+    {"optimizer": "adamw", "lr": 0.01, "grad_clip": 1.0, "cutout": 8},
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", STEP_RECIPES, ids=["sgd", "muon, average", "adamw, clipping"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+def test_no_step_waits_for_the_gpu(changes, precision, compile, monkeypatch):
+    """A host that waits in each step cannot queue the next one, and the GPU is idle meanwhile."""
+    original = Pipeline.epoch
+
+    def guarded(self, number, **options):
+        batches = original(self, number, **options)
+        if compile and number == 0:  # compiling and warming up may wait
+            yield from batches
+            return
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield from batches
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Pipeline, "epoch", guarded)
+    options = {"device": "cuda", "precision": precision, "compile": compile}
+    history = train(small(), coloured(), coloured(48), recipe(epochs=3, **changes), **options)
+    assert history.column("train_loss")[-1] < history.column("train_loss")[0]
 
 
 def test_divergence_stops_with_advice():

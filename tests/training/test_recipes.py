@@ -80,10 +80,10 @@ def test_every_named_recipe_gives_positive_rates_throughout(name):
         ({"epochs": 0}, "epochs must be greater than 0"),
         ({"batch_size": -1}, "batch_size must be greater than 0"),
         ({"lr": float("nan")}, "lr must be greater than 0"),
-        ({"optimizer": "sgdd"}, "optimizer must be one of sgd, adam"),
-        ({"schedule": "linear"}, "schedule must be one of constant, step"),
-        ({"flip": "vertical"}, "flip must be one of random"),
-        ({"pad_mode": "wrap"}, "pad_mode must be one of zero"),
+        ({"optimizer": "sgdd"}, "unknown optimizer '.*': choose one of sgd, adam"),
+        ({"schedule": "linear"}, "unknown schedule '.*': choose one of constant, step"),
+        ({"flip": "vertical"}, "unknown flip '.*': choose one of random"),
+        ({"pad_mode": "wrap"}, "unknown pad_mode '.*': choose one of zero"),
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
         ({"label_smoothing": -0.1}, "label_smoothing must be at least 0"),
         ({"weight_decay": -1e-4}, "weight_decay must be 0 or greater"),
@@ -109,9 +109,9 @@ def test_bad_values_name_the_field_and_the_rule(changes, names):
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(ValueError, match="unknown recipe 'fast': use one of quick, paper"):
+    with pytest.raises(ValueError, match="unknown recipe 'fast': choose one of quick, paper"):
         get_recipe("fast")
-    with pytest.raises(ValueError, match=r"no field 'learning_rate': use .*lr"):
+    with pytest.raises(ValueError, match=r"unknown field 'learning_rate': choose one of .*lr"):
         get_recipe("quick").but(learning_rate=1.0)
 
 

@@ -1,0 +1,262 @@
+"""Pictures of every kind, one by one and from folders."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from resnet_tutorial.data import load_folder, load_image
+
+RED, GREY = (200, 30, 40), (90, 90, 90)
+
+
+def uniform(image: torch.Tensor) -> tuple[int, ...]:
+    """The one colour of an image, within 2 of 255; fails if it has several."""
+    assert int((image.int() - image[:, :1, :1].int()).abs().max()) <= 2
+    return tuple(image[:, 0, 0].tolist())
+
+
+def near(colour: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return max(abs(a - b) for a, b in zip(colour, expected, strict=True)) <= 2
+
+
+def picture(mode: str) -> Image.Image:
+    """A picture of one colour in the given mode."""
+    size = (50, 40)
+    if mode == "P":
+        return Image.new("RGB", size, RED).quantize(4)
+    if mode in ("I;16", "I"):
+        dtype = np.uint16 if mode == "I;16" else np.int32
+        return Image.fromarray(np.full(size[::-1], 90 * 257, dtype))
+    if mode == "CMYK":
+        return Image.new("CMYK", size, (0, 255, 255, 0))
+    colours = {"1": 1, "L": 90, "LA": (90, 255), "RGB": RED, "RGBA": (*RED, 255), "YCbCr": (90, 128, 128)}
+    return Image.new(mode, size, colours[mode])
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "expected"),
+    [
+        ("RGB", "png", RED),
+        ("RGB", "webp", RED),
+        ("P", "png", RED),
+        ("P", "gif", RED),
+        ("L", "jpg", GREY),
+        ("LA", "png", GREY),
+        ("RGBA", "png", RED),
+        ("1", "png", (255, 255, 255)),
+        ("CMYK", "jpg", (255, 0, 0)),
+        ("CMYK", "tif", (255, 0, 0)),
+        ("I;16", "png", GREY),
+        ("I;16", "tif", GREY),
+        ("I", "tif", GREY),
+    ],
+)
+def test_every_kind_of_picture_keeps_its_colour(tmp_path, mode, suffix, expected) -> None:
+    """16-bit pictures all white, CMYK as a negative, palette indices taken for grey levels."""
+    path = tmp_path / f"x.{suffix}"
+    picture(mode).save(path, **({"quality": 95} if suffix in ("jpg", "webp") else {}))
+    image = load_image(path)
+    assert image.shape == (3, 32, 32) and image.dtype == torch.uint8 and image.is_contiguous()
+    assert near(uniform(image), expected)
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path) -> None:
+    """A ramp that saturates at 255 or keeps the low byte only."""
+    ramp = (np.arange(32 * 32) * 64).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    assert torch.equal(load_image(tmp_path / "ramp.png")[0], torch.tensor(np.rint(ramp / 257)).byte())
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white(tmp_path, mode) -> None:
+    """Clear background turned black, or into whatever colour hides behind it."""
+    if mode == "P":
+        clear = Image.new("P", (40, 40), 0)
+        clear.putpalette([0, 0, 0, 255, 0, 0])
+        clear.save(tmp_path / "x.png", transparency=0)
+    else:
+        Image.new(mode, (40, 40), (0,) * len(mode)).save(tmp_path / "x.png")
+    assert uniform(load_image(tmp_path / "x.png")) == (255, 255, 255)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 51)).save(tmp_path / "half.png")
+    assert near(uniform(load_image(tmp_path / "half.png")), (204, 204, 204))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_cameras_orientation_is_applied(tmp_path, orientation) -> None:
+    """Photographs that lie on their side."""
+    upright = np.zeros((32, 32, 3), np.uint8)
+    upright[:16, :, 0], upright[:, :16, 1] = 255, 255  # top red, left green: no symmetry
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright[:, ::-1], -1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "x.png", exif=exif)
+    assert torch.equal(load_image(tmp_path / "x.png"), torch.tensor(upright).permute(2, 0, 1))
+
+
+def test_a_picture_of_the_right_size_is_not_touched(tmp_path) -> None:
+    """CIFAR images blurred by a resize from 32 to 32, or moved by a crop of a larger one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels[:, 8:40]).save(tmp_path / "square.png")
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    expected = torch.tensor(pixels[:, 8:40]).permute(2, 0, 1)
+    assert torch.equal(load_image(tmp_path / "square.png"), expected)
+    assert torch.equal(load_image(tmp_path / "wide.png"), expected)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (20, 31), (640, 64)])
+def test_resizing_agrees_with_torchvision(tmp_path, shape) -> None:
+    """Stretched instead of cropped pictures, or aliasing: every tenth pixel taken."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    waves = [127 + 120 * np.sin(rows / 17), 127 + 120 * np.cos(columns / 13), np.hypot(rows, columns) / 3]
+    pictures = [np.stack(waves, axis=-1).astype(np.uint8)]
+    if min(shape) > 100:  # noise shows aliasing; enlarged, it would show the shift by a fraction of a pixel
+        pictures.append(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    resize = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(32)])
+    for pixels in pictures:
+        Image.fromarray(pixels).save(tmp_path / "x.png")
+        reference = np.asarray(resize(Image.fromarray(pixels))).astype(int)
+        difference = np.abs(load_image(tmp_path / "x.png").permute(1, 2, 0).numpy() - reference)
+        assert difference[2:-2, 2:-2].mean() < 3  # at the edge of the crop they may differ more
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, 4097, 10**5])
+def test_a_size_that_makes_no_sense_is_refused(folder, size) -> None:
+    """An error from deep inside the image library, one a picture, or 30 GB for a single picture."""
+    for call in (load_image, load_folder):
+        with pytest.raises(ValueError, match=r"^size=.*1 to 4096$"):
+            call(folder, size=size)
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Four files that no decoder can read, and their names."""
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 50).save(buffer, "JPEG")
+    (folder / "cut.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    (folder / "text.png").write_text("this is not a picture")
+    (folder / "empty.png").write_bytes(b"")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "float.tif")
+    return ["cut.jpg", "empty.png", "float.tif", "text.png"]
+
+
+def test_one_unreadable_photo_is_named(tmp_path) -> None:
+    """A truncated photo half grey, or an error that does not say which file."""
+    for name in damaged_files(tmp_path):
+        with pytest.raises(ValueError, match=name) as caught:
+            load_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        load_image(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="cannot read"):
+        load_image(tmp_path)
+
+
+def test_a_picture_with_impossible_dimensions_is_refused(tmp_path) -> None:
+    """A few bytes that claim 40 gigapixels and take all memory."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "BMP")
+    content = bytearray(buffer.getvalue())
+    content[18:26] = struct.pack("<ii", 200_000, 200_000)
+    (tmp_path / "bomb.bmp").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bomb\.bmp"):
+        load_image(tmp_path / "bomb.bmp")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes, "cat" and "dog", with pictures of different kinds and sizes."""
+    path = tmp_path / "pets"
+    for name, modes in {"dog": ["RGB", "CMYK"], "cat": ["RGBA", "L", "I;16"]}.items():
+        (path / name).mkdir(parents=True)
+        for i, mode in enumerate(modes):
+            picture(mode).save(path / name / f"{i}.{'jpg' if mode == 'CMYK' else 'PNG'}")
+    return path
+
+
+def test_a_folder_is_read_in_sorted_order(folder) -> None:
+    """Labels that depend on the file system's order, or hidden files taken for classes and pictures."""
+    (folder / ".hidden").mkdir()
+    (folder / "cat" / ".DS_Store").write_bytes(b"x")
+    (folder / "dog" / "Thumbs.db").write_bytes(b"x")
+    (folder / "readme.txt").write_text("beside the class folders")
+    split = load_folder(folder, size=16)
+    assert (split.classes, split.name) == (("cat", "dog"), "pets")
+    assert split.labels.tolist() == [0, 0, 0, 1, 1]
+    assert split.images.shape == (5, 3, 16, 16)
+    assert split.images.is_contiguous(memory_format=torch.channels_last)
+    files = ["cat/0.PNG", "cat/1.PNG", "cat/2.PNG", "dog/0.PNG", "dog/1.jpg"]
+    assert torch.equal(split.images, torch.stack([load_image(folder / file, size=16) for file in files]))
+
+
+def test_unreadable_pictures_are_all_named_or_skipped(folder) -> None:
+    """The first bad file only, one by one; or files that vanish silently."""
+    names = damaged_files(folder / "dog")
+    with pytest.raises(ValueError, match=r"4 unreadable.*on_error='skip'") as caught:
+        load_folder(folder)
+    assert all(name in str(caught.value) for name in names) and "\n" not in str(caught.value)
+    with pytest.warns(UserWarning, match="skipped 4 unreadable") as warned:
+        split = load_folder(folder, on_error="skip")
+    assert all(name in str(warned[0].message) for name in names)
+    assert split.labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_files_of_other_kinds_are_named(folder) -> None:
+    """A phone's .heic pictures left out without a word."""
+    (folder / "cat" / "photo.heic").write_bytes(b"x")
+    (folder / "cat" / "more").mkdir()
+    with pytest.warns(UserWarning, match=r"ignored, no pictures: .*more.*photo\.heic"):
+        assert len(load_folder(folder)) == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes among files")
+def test_a_pipe_among_the_pictures_does_not_hang(folder) -> None:
+    """Waiting for ever for somebody to write into a pipe that is called a picture."""
+    os.mkfifo(folder / "cat" / "pipe.png")
+    (folder / "dog" / "link.png").symlink_to(folder / "cat" / "pipe.png")
+    with pytest.warns(UserWarning, match=r"ignored, no pictures: .*pipe\.png.*link\.png"):
+        assert len(load_folder(folder)) == 5
+    with pytest.raises(ValueError, match=r"pipe\.png: it is not a regular file"):
+        load_image(folder / "cat" / "pipe.png")
+
+
+def test_a_class_without_pictures_is_an_error(folder) -> None:
+    """A class that the network can never predict; or "train" and "test" taken for two classes."""
+    (folder / "bird").mkdir()
+    with pytest.raises(ValueError, match=r"no readable picture in .*bird"):
+        load_folder(folder)
+    (folder / "bird" / "text.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"no readable picture in .*bird.*text\.png"):
+        load_folder(folder, on_error="skip")
+    with pytest.raises(ValueError, match=r"no readable picture in .*pets.*found only .*cat"):
+        load_folder(folder.parent)
+
+
+def test_a_wrong_directory_is_one_line(tmp_path) -> None:
+    """An error about stacking no tensors."""
+    with pytest.raises(FileNotFoundError, match=r"nowhere.* is not a directory"):
+        load_folder(tmp_path / "nowhere")
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="no class folders"):
+        load_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a directory"):
+        load_folder(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="use 'raise' or 'skip'"):
+        load_folder(tmp_path, on_error="ignore")
