@@ -73,14 +73,16 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _record_name(arguments: argparse.Namespace, recipe: Recipe, val: Split | None) -> str:
-    """Return a name that no other run has: with what was changed, and how many images were held out."""
-    changes = records.changed(recipe)
-    words = [arguments.model, recipe.name, *(f"{key}{value}" for key, value in changes.items())]
-    if arguments.classes:
-        words.append(f"{len(arguments.classes)}classes")
+    words = [f"{len(arguments.classes)}classes"] if arguments.classes else []
     if val is not None:  # else it would take the place of the run on all images
         words.append(f"val{len(val)}")
-    return "-".join([*words, f"s{arguments.seed}"])
+    return _name(arguments, arguments.model, recipe, *words)
+
+
+def _name(arguments: argparse.Namespace, network: str, recipe: Recipe, *words: str) -> str:
+    """Return a name that runs of other settings do not have."""
+    changes = (f"{key}{value}" for key, value in records.changed(recipe).items())
+    return "-".join([network, recipe.name, *changes, *words, f"s{arguments.seed}"])
 
 
 def finetune(arguments: argparse.Namespace) -> None:
@@ -122,11 +124,11 @@ def _run(
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
     dtype = runtime.pick_precision(device, arguments.precision)
-    out = arguments.out or Path("runs") / _folder_name(arguments, name, recipe)
+    out = _folder(arguments, name, recipe)
     with _claimed(out, resume=arguments.resume, overwrite=arguments.overwrite):
         held_out = f", {len(val):,} for validation" if val is not None else ""
-        counts = f"{len(learn):,} training images{held_out}"
-        _say(f"{name}: {models.count_parameters(model):,} parameters; {counts}")
+        size = f"{models.count_parameters(model):,} parameters"
+        _say(f"{name}: {size}; {len(learn):,} training images{held_out}")
         how = _choices(device, dtype, arguments.compile)
         _say(f"{how}, {recipe.optimizer}, batches of {recipe.batch_size}")
 
@@ -173,34 +175,32 @@ def _run(
     return history
 
 
-def _folder_name(arguments: argparse.Namespace, name: str, recipe: Recipe) -> str:
-    """Return a name that differs where network, recipe, data or seed do."""
-    words = [name, recipe.name, *(f"{key}{value}" for key, value in records.changed(recipe).items())]
-    if arguments.data != "sample":
-        words.append(Path(arguments.data).resolve().name)
-    words += getattr(arguments, "classes", None) or []
-    return "-".join([*words, f"s{arguments.seed}"])
+def _folder(arguments: argparse.Namespace, network: str, recipe: Recipe) -> Path:
+    """Return where the results go: ``--out``, else a folder named after network, recipe, data and seed."""
+    data = [] if arguments.data == "sample" else [Path(arguments.data).resolve().name]
+    classes = getattr(arguments, "classes", None) or []
+    return arguments.out or Path("runs") / _name(arguments, network, recipe, *data, *classes)
 
 
 @contextlib.contextmanager
 def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Keep a folder of results to this run: no earlier ones are lost, and no other run writes there now."""
-    found = [out / name for name in RESULTS if (out / name).exists()]
-    if found and not (resume or overwrite):
-        raise ValueError(
-            f"{out} holds the results of an earlier run: go on with it (--resume), "
-            "choose another folder (--out), or replace them (--overwrite)"
-        )
     if distributed.rank() != 0:
         yield
         return
     place = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"resnet-tutorial-{place}.lock", timeout=0)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
         raise ValueError(f"another run writes to {out}: choose another folder (--out)") from None
-    with lock:
+    with held:
+        found = [out / name for name in RESULTS if (out / name).exists()]
+        if found and not (resume or overwrite):
+            raise ValueError(
+                f"{out} holds the results of an earlier run: go on with it (--resume), "
+                "choose another folder (--out), or replace them (--overwrite)"
+            )
         if not resume:
             out.mkdir(parents=True, exist_ok=True)
             for path in found:
@@ -314,7 +314,7 @@ def _load(arguments: argparse.Namespace, part: str) -> Split:
 
 def _load_model(weights: str, *, name: str | None = None) -> tuple[models.ResNet, dict[str, Any]]:
     """Read a weights file, or the shipped ResNet-20 of that name."""
-    path = models.shipped("resnet20", weights) if ("resnet20", weights) in models.SHIPPED_WEIGHTS else weights
+    path = weights if Path(weights).suffix else models.shipped("resnet20", weights)
     model, metadata = models.load_model(path, name=name)
     if "classes" not in metadata:
         raise ValueError(f"{path} holds weights but no class names: give a file that train or finetune wrote")

@@ -203,8 +203,7 @@ def test_a_record_that_exists_is_refused_before_the_training(tmp_path, capsys, m
     assert run(*words, tmp_path / "one") == 0
     before = contents(tmp_path / "results")
     assert len(before) == 2
-    line = refusal(capsys, *words, tmp_path / "two")
-    assert "--overwrite" in line
+    assert "exists: record into another folder" in refusal(capsys, *words, tmp_path / "two")
     assert not (tmp_path / "two").exists()
     assert contents(tmp_path / "results") == before
     assert run(*words, tmp_path / "two", "--overwrite") == 0
@@ -297,7 +296,7 @@ def test_a_network_of_some_classes_is_measured_on_those(tmp_path, capsys):
 def test_both_shipped_networks_go_by_their_names(photos, tmp_path, capsys):
     picture = next((photos / "warm").iterdir())
     assert run("predict", picture, "--weights", "animals", "--top", 6) == 0
-    assert "ship" not in capsys.readouterr().out
+    assert "ship " not in capsys.readouterr().out
     words = ["--epochs", 1, "--batch-size", 4, "--device", "cpu", "--out", tmp_path / "tuned"]
     assert run("finetune", "--data", photos, "--weights", "animals", *words) == 0
     assert "animals" in refusal(capsys, "evaluate", "plants")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from . import distributed
+
+# fmt: off
 from .finetune import (
     FrozenBatchNorm2d,
     freeze_backbone,
@@ -13,6 +15,8 @@ from .finetune import (
     trainable,
     unfreeze,
 )
+
+# fmt: on
 from .loop import DivergedError, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
@@ -20,28 +24,10 @@ from .pipeline import Pipeline
 from .progress import History, Progress, Row
 from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe
 
+# fmt: off
 __all__ = [
-    "OPTIMIZERS",
-    "RECIPES",
-    "SCHEDULES",
-    "Board",
-    "DivergedError",
-    "FrozenBatchNorm2d",
-    "History",
-    "Muon",
-    "Pipeline",
-    "Progress",
-    "Recipe",
-    "Row",
-    "distributed",
-    "fit",
-    "freeze_backbone",
-    "freeze_batchnorm",
-    "get_recipe",
-    "parameter_groups",
-    "replace_head",
-    "stages",
-    "train_step",
-    "trainable",
-    "unfreeze",
+    "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d", "History", "Muon",
+    "Pipeline", "Progress", "Recipe", "Row", "distributed", "fit", "freeze_backbone", "freeze_batchnorm",
+    "get_recipe", "parameter_groups", "replace_head", "stages", "train_step", "trainable", "unfreeze",
 ]
+# fmt: on

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 __all__ = ["WorkerLostError", "joined", "local_device", "parallel", "rank", "share", "size", "total"]
 
 TIMEOUT = datetime.timedelta(minutes=5)  # a process that is silent for so long counts as lost
-
-
 VOTES = 16  # steps from one question to all processes to the next
 
 

@@ -61,36 +61,38 @@ def train_step(
         >>> scaler = torch.amp.GradScaler("cpu", enabled=False)
         >>> for _ in range(9):
         ...     loss, logits, norm = train_step(model, images, labels, optimizer, recipe, scaler=scaler)
-        >>> float(loss) < 1.0986  # ln 3, the loss of a guess
+        >>> loss.item() < 1.0986  # ln 3, the loss of a guess
         True
     """
     optimizer.zero_grad(set_to_none=True)
     with runtime.autocast(images.device, dtype):
         logits = network(images)  # (B, K)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-    scaler.scale(loss + l1_penalty(network, recipe.l1)).backward()
+    scaler.scale(loss + l1_penalty(optimizer, recipe.l1)).backward()
     scaler.unscale_(optimizer)
-    grad_norm = clip_gradients(network, recipe.grad_clip)
+    grad_norm = clip_gradients(optimizer, recipe.grad_clip)
     scaler.step(optimizer)
     scaler.update()
     return loss, logits, grad_norm
 
 
-def l1_penalty(network: nn.Module, factor: float) -> Tensor | float:
-    """Return ``factor`` times the sum of all weights' absolute values, without those that do not decay."""
+def l1_penalty(optimizer: torch.optim.Optimizer, factor: float) -> Tensor | float:
+    """Return ``factor`` times the sum of the weights' absolute values, without biases and scales."""
     if not factor:
         return 0.0
-    sums = [p.abs().sum() for p in network.parameters() if p.requires_grad and decays(p)]
-    return factor * torch.stack(sums).sum()
+    return factor * torch.stack([p.abs().sum() for p in _trained(optimizer) if decays(p)]).sum()
 
 
-def clip_gradients(network: nn.Module, largest: float | None) -> Tensor:
+def clip_gradients(optimizer: torch.optim.Optimizer, largest: float | None) -> Tensor:
     """Return the norm of the whole gradient; a larger one is scaled to ``largest``, if that is given."""
-    parameters = [p for p in network.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in _trained(optimizer) if p.grad is not None])
     if largest is not None:
-        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        nn.utils.clip_grads_with_norm_(_trained(optimizer), largest, norm)
     return norm
+
+
+def _trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def fit(
@@ -163,9 +165,7 @@ def fit(
     device = runtime.pick_device(device or distributed.local_device())
     dtype = runtime.pick_precision(device, precision)
     model.to(device).to(memory_format=torch.channels_last)
-    network = distributed.parallel(model)
-    if compile:
-        network = runtime.compiled(network, device)
+    network = distributed.parallel(runtime.compiled(model, device) if compile else model)
 
     batch_size = min(recipe.batch_size, len(train))
     load = Pipeline(train.to(device), recipe.augment(), normalize, batch_size=batch_size, seed=seed)
@@ -184,37 +184,30 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     average = MovingAverage(model, recipe.ema) if recipe.ema else None
     identity = {} if checkpoint is None else _identity(history, model, train, val, groups)
-    run = Progress(identity, history, model, optimizer, scaler, average, device)
+    state = Progress(identity, history, model, optimizer, scaler, average, device)
     if resume and checkpoint is not None:
-        run.load(checkpoint)
+        state.load(checkpoint)
 
-    def validate() -> tuple[float | None, float | None]:
-        # Several processes measure the module itself: each has a number of batches of its own.
-        measured = network if distributed.size() == 1 else model
-        return _validate(measured, val, normalize=normalize, dtype=dtype, flip=recipe.test_flip)
-
-    bar = _progress_bar(total, run.step, progress)
-    with bar, _tuned(), _Saving(run, checkpoint, save_every) as saving:
-        while _goes_on(run, total, len(load), recipe.patience):
+    how = {"normalize": normalize, "dtype": dtype, "flip": recipe.test_flip}
+    bar = _progress_bar(total, state.step, progress)
+    with bar, _tuned(), _Saving(state, checkpoint, save_every) as saving:
+        while _goes_on(state, total, len(load), recipe.patience):
             model.train()
-            done = run.step - len(history.rows) * len(
-                load
-            )  # steps of this epoch, if the run was resumed in it
-            for images, labels in load.epoch(len(history.rows), skip=done, most=total - run.step):
-                lr = recipe.lr_at(run.step, total)
-                for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-                    group["lr"] = lr * base / recipe.lr
+            epoch = len(history.rows)
+            done = state.step - epoch * len(load)  # not 0 where the run was resumed inside the epoch
+            for images, labels in load.epoch(epoch, skip=done, most=total - state.step):
+                _set_rates(optimizer, base_lrs, recipe.lr_at(state.step, total) / recipe.lr)
                 step = train_step(network, images, labels, optimizer, recipe, scaler=scaler, dtype=dtype)
-                run.count(*step, labels)
+                state.count(*step, labels)
                 bar.update()
                 saving.after_step()
 
-            row = run.end_epoch(lr=recipe.lr_at(run.step - 1, total))
+            row = state.end_epoch(lr=recipe.lr_at(state.step - 1, total))
             with _averaged(average):
                 distributed.align_buffers(model)
-                row["val_loss"], row["val_accuracy"] = validate()
-                row["seconds"] = run.elapsed()
-                _refuse_diverged(row, run, recipe)
+                row["val_loss"], row["val_accuracy"] = _validate(network, val, **how)
+                row["seconds"] = state.elapsed()
+                _refuse_diverged(row, state, recipe)
                 history.rows.append(row)
                 bar.set_postfix_str(f"loss {row['train_loss']:.3f}")
                 _report(row, on_epoch, on_best if history.best() is row else None)
@@ -224,21 +217,21 @@ def fit(
     return history
 
 
-def _goes_on(run: Progress, total: int, steps_per_epoch: int, patience: int | None) -> bool:
+def _goes_on(state: Progress, total: int, steps_per_epoch: int, patience: int | None) -> bool:
     """Whether an epoch is under way, or there are steps left and the validation loss has not stalled."""
-    rows = run.history.rows
-    best = run.history.best()
+    rows = state.history.rows
+    best = state.history.best()
     stalled = patience is not None and best is not None and len(rows) - best["epoch"] >= patience
-    return run.step > len(rows) * steps_per_epoch or (run.step < total and not stalled)
+    return state.step > len(rows) * steps_per_epoch or (state.step < total and not stalled)
 
 
-def _refuse_diverged(row: Row, run: Progress, recipe: Recipe) -> None:
+def _refuse_diverged(row: Row, state: Progress, recipe: Recipe) -> None:
     """Raise unless losses and weights are finite: a dead network is neither measured further nor saved."""
     if not math.isfinite(row["train_loss"]):
-        what = f"the loss is {row['train_loss']} since step {run.failed or run.step}"
+        what = f"the loss is {row['train_loss']} since step {state.failed or state.step}"
     elif not math.isfinite(row["val_loss"] or 0.0):
         what = f"the validation loss is {row['val_loss']}"
-    elif not is_finite(run.model):
+    elif not is_finite(state.model):
         what = "the weights are no longer finite"
     else:
         return
@@ -255,17 +248,19 @@ def _report(row: Row, *listeners: Callable[[Row], None] | None) -> None:
             listener(row)
 
 
-def _validate(
-    network: nn.Module, val: Split | None, *, normalize: Normalize, dtype: torch.dtype | None, flip: bool
-) -> tuple[float | None, float | None]:
-    """Return loss and accuracy on the validation images, which the processes share."""
+def _set_rates(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float) -> None:
+    """Give each group its own rate times a factor, so that their ratio stays."""
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = base * factor
+
+
+def _validate(network: nn.Module, val: Split | None, **how: Any) -> tuple[float | None, float | None]:
+    """Return loss and accuracy on the validation images, if there are any; the processes share them."""
     if val is None:
         return None, None
     part = val if distributed.size() == 1 else val.subset(range(len(val))[distributed.share(len(val))])
     batch_size = max(1, 500 * 32 * 32 // val.images[0, 0].numel())  # large pictures in small batches
-    means = loss_and_accuracy(
-        network, part, normalize=normalize, batch_size=batch_size, dtype=dtype, flip=flip
-    )
+    means = loss_and_accuracy(network, part, batch_size=batch_size, **how)
     sums = distributed.total(torch.tensor(means, dtype=torch.float64) * len(part))
     loss, accuracy = (sums / len(val)).tolist()
     return loss, accuracy
@@ -303,8 +298,8 @@ class _Saving:
     nothing is written, and Ctrl-C means what it always does.
     """
 
-    def __init__(self, run: Progress, path: str | Path | None, every: int | None) -> None:
-        self.run, self.path, self.every = run, path, every
+    def __init__(self, state: Progress, path: str | Path | None, every: int | None) -> None:
+        self.state, self.path, self.every = state, path, every
         self.noted = threading.Event()
         self.previous: Any = None
 
@@ -325,15 +320,15 @@ class _Saving:
     def after_step(self) -> None:
         if self.path is None:
             return
-        stop = distributed.anywhere(self.noted.is_set(), self.run.step)
-        if stop or (self.every and self.run.step % self.every == 0):
+        stop = distributed.anywhere(self.noted.is_set(), self.state.step)
+        if stop or (self.every and self.state.step % self.every == 0):
             self.save()
         if stop:
             raise KeyboardInterrupt
 
     def save(self) -> None:
         if self.path is not None:
-            self.run.save(self.path)
+            self.state.save(self.path)
 
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:

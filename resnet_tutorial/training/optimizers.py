@@ -85,10 +85,10 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(moments, gradients, 1 - self.momentum)
             steps = torch.stack(gradients).lerp_(torch.stack(moments), self.momentum)  # (G, K, C, h, w)
             ratio = steps.size(1) / steps[0, 0].numel()  # tall matrices take longer steps, as in torch's Muon
-            steps = _orthonormal(steps).mul_(-lr * max(1, ratio) ** 0.5)
+            steps = _orthonormal(steps).mul_(max(1, ratio) ** 0.5)
             if weight_decay:
-                steps.add_(torch.stack(banks), alpha=-lr * weight_decay)
-            torch._foreach_add_(banks, steps.unbind())
+                steps.add_(torch.stack(banks), alpha=weight_decay)
+            torch._foreach_add_(banks, steps.mul_(-lr).unbind())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs: the states of both parts."""

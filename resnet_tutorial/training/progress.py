@@ -21,24 +21,16 @@ from .optimizers import MovingAverage
 
 
 class Row(TypedDict):
-    """One epoch of a history; losses in nats, accuracies in 0..1.
+    """One epoch of a history: losses in nats, accuracies in 0..1, seconds since the start of the run.
 
-    Attributes:
-        epoch: Its number, from 1.
-        lr: Learning rate of its last step.
-        train_loss: Averaged over the epoch, on augmented images, while the weights were changing.
-        train_accuracy: Likewise.
-        grad_norm: Norm of the whole gradient before clipping, averaged likewise; steps that float16 training
-            skipped are left out, and ``None`` says that all were.
-        val_loss: After the epoch; ``None`` without validation images.
-        val_accuracy: Likewise.
-        seconds: Since the start of the run.
+    What is of training is averaged over the epoch, on augmented images, while the weights were changing.
+    ``lr`` is that of the last step, ``grad_norm`` the norm of the whole gradient before clipping, without the
+    steps that float16 training skipped (``None`` if it skipped all). What is of validation is measured after
+    the epoch, ``None`` without such images.
 
     Example:
-        >>> row = Row(epoch=1, lr=0.1, train_loss=2.1, train_accuracy=0.2, grad_norm=1.5, val_loss=None,
-        ...           val_accuracy=None, seconds=9.5)
-        >>> History([row]).column("lr")
-        [0.1]
+        >>> row = Row(epoch=1, lr=0.1, train_loss=2.1, train_accuracy=0.2, seconds=9.5,
+        ...           grad_norm=1.5, val_loss=None, val_accuracy=None)
     """
 
     epoch: int

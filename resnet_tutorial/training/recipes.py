@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Recipe:
         [0.104, 0.2, 0.008]
         >>> recipe.but(flip="vertical")
         Traceback (most recent call last):
-        ValueError: Recipe 'short': unknown flip 'vertical': choose one of random, alternating, none
+        ValueError: recipe 'short': unknown flip 'vertical': choose one of random, alternating, none
     """
 
     name: str
@@ -95,41 +96,31 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
-        self._one_of("optimizer", OPTIMIZERS)
-        self._one_of("schedule", SCHEDULES)
-        for field in (
-            *("epochs", "steps", "batch_size", "patience"),
-            *("lr", "other_lr", "warmup_lr", "gamma", "grad_clip"),
-        ):
+        for field, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if (value := getattr(self, field)) not in allowed:
+                raise ValueError(
+                    f"recipe {self.name!r}: unknown {field} {value!r}: choose one of {', '.join(allowed)}"
+                )
+        counts = ("epochs", "steps", "batch_size", "patience")
+        for field in (*counts, "lr", "other_lr", "warmup_lr", "gamma", "grad_clip"):
             value = getattr(self, field)
             self._require(value is None or (math.isfinite(value) and value > 0), field, "greater than 0")
         for field in ("weight_decay", "l1"):
-            value = getattr(self, field)
-            self._require(math.isfinite(value) and value >= 0, field, "0 or greater")
+            self._require(0 <= getattr(self, field) < math.inf, field, "0 or greater")
         for field in ("momentum", "warmup", "label_smoothing", "ema"):
             self._require(0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
-        inside = all(0 < m < 1 for m in self.milestones)
-        self._require(
-            inside and list(self.milestones) == sorted(self.milestones),
-            "milestones",
-            "rising fractions of the run",
-        )
-        self._require(
-            (self.schedule == "step") == bool(self.milestones),
-            "milestones",
-            "given for schedule 'step', and only there",
-        )
-        self._require(
-            not self.nesterov or (self.optimizer == "sgd" and self.momentum > 0),
-            "nesterov",
-            "off unless SGD has momentum",
-        )
-        muon = self.optimizer == "muon"
-        self._require(muon == (self.other_lr is not None), "other_lr", "given for Muon, and only there")
-        self._require(not muon or self.momentum > 0, "momentum", "above 0 for Muon")
-        self._require(
-            self.warmup_lr is None or self.warmup > 0, "warmup_lr", "left out unless there is a warm-up"
-        )
+        rising = all(low < high for low, high in pairwise((0, *self.milestones, 1)))
+        stepped = (self.schedule == "step") == bool(self.milestones)
+        muon, sgd = self.optimizer == "muon", self.optimizer == "sgd"
+        for holds, field, rule in (
+            (rising, "milestones", "rising fractions of the run"),
+            (stepped, "milestones", "given for schedule 'step', and only there"),
+            (not self.nesterov or (sgd and self.momentum > 0), "nesterov", "off unless SGD has momentum"),
+            (muon == (self.other_lr is not None), "other_lr", "given for Muon, and only there"),
+            (not muon or self.momentum > 0, "momentum", "above 0 for Muon"),
+            (self.warmup_lr is None or self.warmup > 0, "warmup_lr", "left out unless there is a warm-up"),
+        ):
+            self._require(holds, field, rule)
         try:
             self.augment()
         except ValueError as error:
@@ -138,12 +129,6 @@ class Recipe:
     def _require(self, holds: bool, field: str, rule: str) -> None:
         if not holds:
             raise ValueError(f"recipe {self.name!r}: {field} must be {rule}, not {getattr(self, field)!r}")
-
-    def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
-        if (value := getattr(self, field)) not in allowed:
-            raise ValueError(
-                f"recipe {self.name!r}: unknown {field} {value!r}: choose one of {', '.join(allowed)}"
-            )
 
     def but(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed; ``epochs`` clears ``steps`` and the other way round.
@@ -182,18 +167,16 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         """Build the optimiser over tensors or parameter groups, fused into one kernel where torch can."""
-        groups = list(parameters)
+        groups, momentum = list(parameters), self.momentum
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                groups, momentum=self.momentum, nesterov=self.nesterov, fused=True, **common
-            )
+            return torch.optim.SGD(groups, momentum=momentum, nesterov=self.nesterov, fused=True, **common)
         if self.optimizer == "rmsprop":
-            return torch.optim.RMSprop(groups, momentum=self.momentum, **common)
+            return torch.optim.RMSprop(groups, momentum=momentum, **common)
         if self.optimizer == "muon":
-            return Muon(groups, other_lr=self.other_lr or self.lr, momentum=self.momentum, **common)
+            return Muon(groups, other_lr=self.other_lr or self.lr, momentum=momentum, **common)
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return adam(groups, betas=(self.momentum, 0.999), fused=True, **common)
+        return adam(groups, betas=(momentum, 0.999), fused=True, **common)
 
     def augment(self) -> Augment:
         """Return the augmentation of training batches."""
@@ -207,9 +190,7 @@ class Recipe:
         """
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
-            raise ValueError(
-                "the model has no trainable parameter: unfreeze some, or there is nothing to fit"
-            )
+            raise ValueError("no parameter is trainable: unfreeze some, or there is nothing to fit")
         return decay_groups(trainable, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 
@@ -297,7 +278,7 @@ def get_recipe(name: str) -> Recipe:
         (0.5, 0.75)
         >>> get_recipe("fast")
         Traceback (most recent call last):
-        ValueError: Unknown recipe 'fast': choose one of quick, paper, ...
+        ValueError: unknown recipe 'fast': choose one of quick, paper, ...
     """
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from resnet_tutorial.models import create
-from resnet_tutorial.training import Muon
-from resnet_tutorial.training.optimizers import MovingAverage, decay_groups
+from resnet_tutorial.training import Muon, optimizers
 
 
 def convolution(memory_format=torch.contiguous_format) -> nn.Conv2d:
@@ -166,12 +165,12 @@ def tensors(value) -> list[torch.Tensor]:
 def test_biases_and_scales_are_not_decayed_unless_all_are():
     """Two rules for what is exempt, one for recipes and one for fine-tuning, would drift apart."""
     parameters = list(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)).parameters())
-    (everything,) = decay_groups(parameters, weight_decay=0.1, decay_all=True)
+    (everything,) = optimizers.decay_groups(parameters, weight_decay=0.1, decay_all=True)
     assert everything["params"] == parameters
-    weights, exempt = decay_groups(parameters, weight_decay=0.1, decay_all=False)
+    weights, exempt = optimizers.decay_groups(parameters, weight_decay=0.1, decay_all=False)
     assert [p.ndim for p in weights["params"]] == [4, 2] and weights["weight_decay"] == 0.1
     assert [p.ndim for p in exempt["params"]] == [1] * 4 and exempt["weight_decay"] == 0
-    assert decay_groups(parameters[:1], weight_decay=0.1, decay_all=False) == [
+    assert optimizers.decay_groups(parameters[:1], weight_decay=0.1, decay_all=False) == [
         {"params": parameters[:1], "weight_decay": 0.1}
     ]
 
@@ -179,7 +178,7 @@ def test_biases_and_scales_are_not_decayed_unless_all_are():
 def test_the_average_follows_running_statistics_and_leaves_counters_alone():
     """A counter of batches that is averaged is a number of no batches."""
     norm = nn.BatchNorm2d(3)
-    average = MovingAverage(norm, 0.75)
+    average = optimizers.MovingAverage(norm, 0.75)
     means = []
     for _ in range(3):
         norm(torch.randn(4, 3, 2, 2))
