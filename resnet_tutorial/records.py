@@ -110,7 +110,7 @@ class Run(_Recorded):
     seed: int  # of weights, order and augmentation
     data: Data
     history: list[Row]
-    seconds: float  # of training, compiling and validation included, the test not
+    seconds: float | None  # of training and validation; None if the machine did other work, too
     test: Tested
 
     def check(self, folder: str | Path) -> None:
@@ -366,8 +366,8 @@ def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     """Average runs that differ in their seed only (:func:`by_seed`): one row each, best accuracy first.
 
-    ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means, and
-    ``accuracy_sd`` is ``None`` for one seed.
+    ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means (``None``
+    if not all were timed), and ``accuracy_sd`` is ``None`` for one seed.
 
     Example:
         >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
@@ -381,6 +381,7 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     rows = []
     for group in by_seed(records):
         run, accuracies = group[0], [run.test["accuracy"] for run in group]
+        seconds = [run.seconds for run in group if run.seconds is not None]
         rows.append(
             {
                 "model": run.model["name"],
@@ -391,7 +392,7 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
                 "accuracy": mean(accuracies),
                 "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
                 "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
-                "seconds": mean(run.seconds for run in group),
+                "seconds": mean(seconds) if len(seconds) == len(group) else None,
                 "parameters": run.model["parameters"],
                 "device": run.setup["device"],
                 "threads": run.setup.get("threads"),

@@ -61,23 +61,25 @@ class Normalize:
         elif images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
         y = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        factor, offset = _constants(self, 255.0 if images.dtype == torch.uint8 else 1.0, y.device)
+        largest = 255.0 if images.dtype == torch.uint8 else 1.0
+        factor, offset = _constants(self, largest, y.shape[3], y.device)
         # An innermost dimension of C = 3 is too short to vectorise: work on rows of W * C values instead.
-        width = y.shape[3]
-        y.permute(0, 2, 3, 1).flatten(2).mul_(factor.repeat(width)).add_(offset.repeat(width))
+        y.permute(0, 2, 3, 1).flatten(2).mul_(factor).add_(offset)
         return y
 
 
 @lru_cache(maxsize=64)
-def _constants(normalize: Normalize, largest: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return factor and offset, float32 ``(C,)``: ``x / (largest * std) - mean / std``.
+def _constants(
+    normalize: Normalize, largest: float, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return factor and offset of a row, float32 ``(W * C,)``: ``x / (largest * std) - mean / std``.
 
     A GPU waits for each copy of new ones, so they are kept.
     """
     scale = [1 / (largest * std) for std in normalize.std]
     shift = [-mean / std for mean, std in zip(normalize.mean, normalize.std, strict=True)]
     with torch.inference_mode(False):  # else they could not take part in a backward pass later
-        factor, offset = torch.tensor([scale, shift], dtype=torch.float32, device=device)
+        factor, offset = torch.tensor([scale, shift], dtype=torch.float32, device=device).repeat(1, width)
     return factor, offset
 
 
