@@ -90,32 +90,30 @@ def _plain_warnings() -> Iterator[None]:
 class _PatientOutput(io.TextIOBase):
     """Standard output that whoever reads it may close: what is printed then is lost, the work goes on."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.closed_by_reader = False
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream  # None where the shell has closed it
 
     def write(self, text: str) -> int:
-        if not self.closed_by_reader:
-            encoding = getattr(self.stream, "encoding", None) or "utf-8"
-            shown = text.encode(encoding, "replace").decode(
-                encoding
-            )  # a terminal may not know every character
-            self._attempt(lambda: self.stream.write(shown))
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        # A terminal may not know every character.
+        shown = text.encode(encoding, "replace").decode(encoding)
+        self._attempt(lambda stream: stream.write(shown))
         return len(text)
 
     def flush(self) -> None:
-        if not self.closed_by_reader:
-            self._attempt(self.stream.flush)
+        self._attempt(lambda stream: stream.flush())
 
-    def _attempt(self, action: Callable[[], object]) -> None:
+    def _attempt(self, action: Callable[[TextIO], object]) -> None:
+        if self.stream is None:
+            return
         try:
-            action()
+            action(self.stream)
         except OSError as error:
-            self.closed_by_reader = True
             # Python flushes standard output once more when it ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
+            self.stream = None
             if not isinstance(error, BrokenPipeError):
                 raise
 

@@ -188,6 +188,8 @@ def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     if distributed.rank() != 0:
         yield
         return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is no directory: give another one for the results (--out)")
     place = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"resnet-tutorial-{place}.lock", timeout=0)
     try:
@@ -272,6 +274,7 @@ def _of_its_classes(split: Split, known: tuple[str, ...], *, only: list[str] | N
         return split
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"unknown class {unknown[0]!r}: choose among {', '.join(known)}")
+    only = list(dict.fromkeys(only))
     wanted = torch.tensor([known.index(name) for name in only], device=split.labels.device)
     return split.subset(torch.isin(split.labels, wanted), name=f"{split.name}, only {', '.join(only)}")
 

@@ -25,18 +25,12 @@ from .files import atomic
 from .runtime import source_version
 from .training import RECIPES, History, Recipe, Row
 
+# fmt: off
 __all__ = [
-    "Measurement",
-    "Run",
-    "by_network",
-    "by_seed",
-    "changed",
-    "compare",
-    "in_words",
-    "load_all",
-    "record_run",
-    "refuse_existing",
+    "Measurement", "Run", "by_network", "by_seed", "changed", "compare", "in_words", "load_all",
+    "record_run", "refuse_existing",
 ]
+# fmt: on
 
 MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
 
@@ -200,11 +194,13 @@ def refuse_existing(folder: str | Path, name: str, *, overwrite: bool = False) -
         >>> Path("quick-s0.json").touch()
         >>> refuse_existing(".", "quick-s0")
         Traceback (most recent call last):
-        ValueError: quick-s0.json exists: record into another folder, remove it, or choose to overwrite it
+        ValueError: quick-s0.json exists: record into another folder, or replace it (--overwrite)
     """
     path = Path(folder) / f"{name}.json"
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ValueError(f"cannot record into {folder}: it is no directory")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: record into another folder, remove it, or choose to overwrite it")
+        raise ValueError(f"{path} exists: record into another folder, or replace it (--overwrite)")
 
 
 def record_run(

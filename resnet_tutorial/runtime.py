@@ -16,18 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+# fmt: off
 __all__ = [
-    "PRECISIONS",
-    "autocast",
-    "compiled",
-    "describe",
-    "has_native_bf16",
-    "pick_device",
-    "pick_precision",
-    "precision_name",
-    "seed_everything",
-    "source_version",
+    "PRECISIONS", "autocast", "compiled", "describe", "has_native_bf16", "pick_device", "pick_precision",
+    "precision_name", "seed_everything", "source_version",
 ]
+# fmt: on
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

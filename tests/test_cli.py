@@ -247,6 +247,22 @@ def test_a_closed_pipe_ends_the_printing_not_the_training(photos, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_closed_standard_output_is_no_error(photos, weights, tmp_path, monkeypatch):
+    """Python has no standard output at all where the shell has closed it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run("evaluate", weights, "--data", photos, "--json", tmp_path / "r.json") == 0
+    assert json.loads((tmp_path / "r.json").read_text())["n"] == 12
+
+
+def test_results_that_cannot_be_kept_are_refused_before_the_training(photos, tmp_path, capsys):
+    """Found after hours of training, a wrong path costs all of them."""
+    (tmp_path / "file").touch()
+    assert "no directory" in refusal(capsys, *quick(photos, tmp_path / "file"))
+    words = ["train", "--model", "resnet8", "--epochs", 1, "--out", tmp_path / "new"]
+    assert "no directory" in refusal(capsys, *words, "--record", tmp_path / "file")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_full_disk_behind_standard_output_is_one_line(photos, weights, capsys, monkeypatch):
     class Full(io.StringIO):
         def write(self, text):

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
+# fmt: off
 from .augment import (
-    Augment,
-    Draws,
-    alternating_flips,
-    crop,
-    cutout,
-    draw_centres,
-    draw_flips,
-    draw_offsets,
-    flip,
+    Augment, Draws, alternating_flips, crop, cutout, draw_centres, draw_flips, draw_offsets, flip,
     to_device,
 )
 from .folder import load_folder, load_image
@@ -21,26 +14,8 @@ from .sources import CIFAR10_CLASSES, DownloadError, cache_dir, load_cifar10
 from .splits import Split, take
 
 __all__ = [
-    "CIFAR10",
-    "CIFAR10_CLASSES",
-    "IMAGENET",
-    "Augment",
-    "DownloadError",
-    "Draws",
-    "Normalize",
-    "Split",
-    "alternating_flips",
-    "cache_dir",
-    "crop",
-    "cutout",
-    "draw_centres",
-    "draw_flips",
-    "draw_offsets",
-    "flip",
-    "load_cifar10",
-    "load_folder",
-    "load_image",
-    "load_sample",
-    "take",
-    "to_device",
+    "CIFAR10", "CIFAR10_CLASSES", "IMAGENET", "Augment", "DownloadError", "Draws", "Normalize", "Split",
+    "alternating_flips", "cache_dir", "crop", "cutout", "draw_centres", "draw_flips", "draw_offsets",
+    "flip", "load_cifar10", "load_folder", "load_image", "load_sample", "take", "to_device",
 ]
+# fmt: on

@@ -12,18 +12,9 @@ from .diagrams import block_diagram, network_diagram
 from .pictures import image_grid, prediction_panel
 from .style import PALETTE, use_book_style
 
+# fmt: off
 __all__ = [
-    "PALETTE",
-    "bars",
-    "block_diagram",
-    "confusion_matrix",
-    "image_grid",
-    "learning_curves",
-    "lines",
-    "network_diagram",
-    "pr_curves",
-    "prediction_panel",
-    "reliability",
-    "roc_curves",
-    "use_book_style",
+    "PALETTE", "bars", "block_diagram", "confusion_matrix", "image_grid", "learning_curves", "lines",
+    "network_diagram", "pr_curves", "prediction_panel", "reliability", "roc_curves", "use_book_style",
 ]
+# fmt: on

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+# fmt: off
 from . import distributed
 
-# fmt: off
 from .finetune import (
-    FrozenBatchNorm2d,
-    freeze_backbone,
-    freeze_batchnorm,
-    parameter_groups,
-    replace_head,
-    stages,
-    trainable,
+    FrozenBatchNorm2d, freeze_backbone, freeze_batchnorm, parameter_groups, replace_head, stages, trainable,
     unfreeze,
 )
 
-# fmt: on
 from .loop import DivergedError, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
@@ -24,7 +17,6 @@ from .pipeline import Pipeline
 from .progress import History, Progress, Row
 from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe
 
-# fmt: off
 __all__ = [
     "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d", "History", "Muon",
     "Pipeline", "Progress", "Recipe", "Row", "distributed", "fit", "freeze_backbone", "freeze_batchnorm",

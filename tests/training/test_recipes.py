@@ -159,5 +159,5 @@ def test_decay_can_spare_norms_and_biases():
 def test_nothing_trainable_is_refused():
     """With every parameter frozen an optimiser would fail with a message about an empty list."""
     model = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ValueError, match="no trainable parameter"):
+    with pytest.raises(ValueError, match="no parameter is trainable"):
         constant().parameter_groups(model)
