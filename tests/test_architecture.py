@@ -269,3 +269,19 @@ def test_the_network_is_closed_to_tests():
         socket.create_connection(("192.0.2.1", 80), timeout=0.1)
     with pytest.raises(pytest.fail.Exception, match="tried to reach"):
         socket.getaddrinfo("example.org", 443)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_speak_with_one_voice(name):
+    """Three dialects in one reference make a reader look for a difference that is not there."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    for node in ast.walk(parse(name)):
+        text = ast.get_docstring(node) if isinstance(node, kinds) else None
+        if text is None:
+            continue
+        where = f"{name}: {getattr(node, 'name', 'module')}"
+        plain = re.sub(r"``.+?``|:\w+:`.+?`|^ *>>>.*|^ *\.\.\. .*", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert "`" not in plain.split("Example:")[0], f"{where}: code stands between double backticks"
+        raised = re.search(r"^Raises:\n((?: {4}.*\n?)+)", text, flags=re.MULTILINE)
+        for line in re.findall(r"^ {4}(\S.*)", raised[1] if raised else "", flags=re.MULTILINE):
+            assert re.match(r"[\w.]+: If ", line), f"{where}: {line!r} does not say when (`Error: If ...`)"

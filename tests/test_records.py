@@ -270,9 +270,7 @@ def test_a_record_is_replaced_only_when_asked(tmp_path):
     first = recorded(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for again in (lambda: refuse_existing(tmp_path, "new"), lambda: recorded(tmp_path)):
-        with pytest.raises(
-            ValueError, match=r"new\.json exists: record into another folder, or replace it"
-        ):
+        with pytest.raises(ValueError, match=r"new\.json exists: record into another folder, or replace it"):
             again()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     refuse_existing(tmp_path, "new", overwrite=True)
