@@ -1,7 +1,4 @@
-"""The exercises of the book whose answers a program can judge, and how it judges them.
-
-What can only be explained, drawn or measured is not among them: the folded solution is there to compare with.
-"""
+"""The exercises whose answers a program can judge; what is explained, drawn or measured is not among them."""
 
 from __future__ import annotations
 
@@ -10,8 +7,9 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +29,15 @@ __all__ = ["EXERCISES", "Exercise", "Verdict", "check"]
 class Exercise:
     """An exercise whose answer a program can judge.
 
-    Attributes:
-        number: Its number in the book, such as "3.2".
-        answer: What the last line of the reader's cell should be.
-        right: Whether an answer is right; it may raise whatever a wrong answer makes it raise.
-
     Example:
         >>> area = Exercise("0.1", "the area of a square of side 3", lambda answer: answer == 9)
         >>> area.right(9), area.right(12)
         (True, False)
     """
 
-    number: str
-    answer: str
-    right: Callable[[Any], bool]
+    number: str  # in the book, such as "3.2"
+    answer: str  # what the last line of the reader's cell should be
+    right: Callable[[Any], bool]  # may raise whatever a wrong answer makes it raise
 
 
 def _numbers(*expected: float, within: float = 1e-6) -> Callable[[Any], bool]:
@@ -74,7 +67,7 @@ def _smoothed(gradient: Callable[[Tensor, int, float], Any]) -> bool:
 
 def _strides_first(block: type[Bottleneck]) -> bool:
     made = block(16, 8, stride=2)
-    moved = made.conv1.stride == (2, 2) and made.conv2.stride == (1, 1)
+    moved = (made.conv1.stride, made.conv2.stride) == ((2, 2), (1, 1))
     return moved and bool(made(torch.zeros(1, 16, 8, 8)).shape == (1, 32, 4, 4))
 
 
@@ -84,14 +77,14 @@ def _for_grey_images(model: ResNet) -> bool:
     return bool(features.shape[2:] == (16, 16) and logits.shape == (2, 20))
 
 
-def _momentum() -> float:
+def _momentum(answer: Any) -> bool:
     theta = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
     sgd = torch.optim.SGD([theta], lr=0.1, momentum=0.9)
     for _ in range(3):
         sgd.zero_grad()
         (theta**2).backward()
         sgd.step()
-    return theta.item()
+    return _numbers(theta.item())(answer)
 
 
 def _one_cycle(answer: Any) -> bool:
@@ -103,8 +96,7 @@ def _one_cycle(answer: Any) -> bool:
 
 def _probe(answer: Any) -> bool:
     model = freeze_backbone(resnet20(num_classes=4))
-    sizes = dict(model.named_parameters())
-    head = sum(sizes[name].numel() for name in trainable(model))
+    head = sum(model.get_parameter(name).numel() for name in trainable(model))
     return _numbers(head, count_parameters(model) / head, within=0.01)(answer)
 
 
@@ -121,77 +113,60 @@ def _enough_images(answer: Any) -> bool:
 
 def _confusion(answer: Any) -> bool:
     c = np.array([[8, 2, 0], [4, 14, 2], [0, 3, 7]])
-    recall, precision = c.diagonal() / c.sum(axis=1), c.diagonal() / c.sum(axis=0)
+    recall, precision, accuracy = c.diagonal() / c.sum(1), c.diagonal() / c.sum(0), c.trace() / c.sum()
     f1 = 2 * precision * recall / (precision + recall)
-    accuracy = c.trace() / c.sum()
     return _numbers(accuracy, precision[1], recall[1], f1[1], recall.mean(), within=0.002)(answer)
 
 
-EXERCISES: dict[int, tuple[Exercise, ...]] = {
-    1: (
-        Exercise(
-            "1.1", "two numbers of bytes: as uint8, as 32-bit floats", _numbers(153_600_000, 614_400_000)
-        ),
-        Exercise("1.8", "the names of the parameters", lambda names: {*names} == {"bn2.weight", "bn2.bias"}),
+_ALL = (
+    Exercise("1.1", "two numbers of bytes: as uint8, as 32-bit floats", _numbers(153_600_000, 614_400_000)),
+    Exercise("1.8", "the names of the parameters", lambda names: {*names} == {"bn2.weight", "bn2.bias"}),
+    Exercise("2.1", "the side after the convolution, and after the pooling", _numbers(112, 56)),
+    Exercise(
+        "2.2",
+        "a function of C that returns both numbers of weights, the three 3x3 first",
+        lambda f: all(_numbers(27 * c**2, 49 * c**2)(f(c)) for c in (1, 8, 64)),
     ),
-    2: (
-        Exercise("2.1", "the side after the convolution, and after the pooling", _numbers(112, 56)),
-        Exercise(
-            "2.2",
-            "a function of C that returns both numbers of weights, the three 3x3 first",
-            lambda f: all(_numbers(27 * c**2, 49 * c**2)(f(c)) for c in (1, 8, 64)),
-        ),
-        Exercise("2.3", "a function of conv and bn that returns weight and bias", _folds),
-        Exercise("2.7", "a function of z (K,), t and epsilon that returns the gradient (K,)", _smoothed),
-        Exercise(
-            "2.8",
-            "a function of b and n that returns the variance",
-            lambda f: all(_numbers(2 / ((1 + b**2) * n))(f(b, n)) for b, n in ((0.0, 9), (0.3, 144))),
-        ),
+    Exercise("2.3", "a function of conv and bn that returns weight and bias", _folds),
+    Exercise("2.7", "a function of z (K,), t and epsilon that returns the gradient (K,)", _smoothed),
+    Exercise(
+        "2.8",
+        "a function of b and n that returns the variance",
+        lambda f: all(_numbers(2 / ((1 + b**2) * n))(f(b, n)) for b, n in ((0.0, 9), (0.3, 144))),
     ),
-    3: (
-        Exercise(
-            "3.1",
-            "a function of n that returns the number of parameters",
-            lambda f: all(f(n) == count_parameters(cifar_resnet(6 * n + 2)) for n in (3, 5, 9)),
-        ),
-        Exercise("3.2", "the depths, as a list", _numbers(20, 26, 32, 38, 44, 50, 56)),
-        Exercise(
-            "3.3",
-            "the number of parameters that option B adds",
-            lambda n: n == count_parameters(resnet20(shortcut="B")) - count_parameters(resnet20()),
-        ),
-        Exercise("3.5", "the class of the block", _strides_first),
-        Exercise("3.6", "the network", _for_grey_images),
+    Exercise(
+        "3.1",
+        "a function of n that returns the number of parameters",
+        lambda f: all(f(n) == count_parameters(cifar_resnet(6 * n + 2)) for n in (3, 5, 9)),
     ),
-    4: (
-        Exercise("4.1", "three numbers: steps, images left out, epoch", _numbers(351, 72, 92)),
-        Exercise("4.2", "theta after three steps", lambda theta: _numbers(_momentum())(theta)),
-        Exercise("4.3", "three numbers: the step, the first rate, the last rate", _one_cycle),
+    Exercise("3.2", "the depths, as a list", _numbers(20, 26, 32, 38, 44, 50, 56)),
+    Exercise(
+        "3.3",
+        "the number of parameters that option B adds",
+        lambda n: n == count_parameters(resnet20(shortcut="B")) - count_parameters(resnet20()),
     ),
-    5: (
-        Exercise("5.1", "two numbers: parameters of the probe, and how many times as many", _probe),
-        Exercise("5.2", "the rate of the stem", _stem_rate),
-        Exercise("5.7", "the largest rank that pays for the head of our network", _numbers(8)),
-    ),
-    6: (
-        Exercise("6.1", "accuracy; precision, recall, F1 of the second class; macro recall", _confusion),
-        Exercise("6.2", "the number of images", _enough_images),
-    ),
+    Exercise("3.5", "the class of the block", _strides_first),
+    Exercise("3.6", "the network", _for_grey_images),
+    Exercise("4.1", "three numbers: steps, images left out, epoch", _numbers(351, 72, 92)),
+    Exercise("4.2", "theta after three steps", _momentum),
+    Exercise("4.3", "three numbers: the step, the first rate, the last rate", _one_cycle),
+    Exercise("5.1", "two numbers: parameters of the probe, and how many times as many", _probe),
+    Exercise("5.2", "the rate of the stem", _stem_rate),
+    Exercise("5.7", "the largest rank that pays for the head of our network", _numbers(8)),
+    Exercise("6.1", "accuracy; precision, recall, F1 of the second class; macro recall", _confusion),
+    Exercise("6.2", "the number of images", _enough_images),
+)
+EXERCISES = {  # by chapter
+    chapter: tuple(exercise for exercise in _ALL if exercise.number.startswith(f"{chapter}."))
+    for chapter in range(1, 7)
 }
-
-
 MARK = re.compile(r"\s*#\s*your answer to exercise\s+0*(\d+\.\d+)\b.*", re.IGNORECASE)
+HEADING = re.compile(r"^#+ Exercise \d", re.MULTILINE)  # cells after the first one hold the solutions
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What became of one exercise.
-
-    Attributes:
-        exercise: Which one.
-        state: "right", "not right", "failed" or "missing".
-        help: What to do about it; empty if the answer is right.
 
     Example:
         >>> print(Verdict(EXERCISES[3][1], "right"))
@@ -199,30 +174,23 @@ class Verdict:
     """
 
     exercise: Exercise
-    state: str
-    help: str = ""
+    state: str  # "right", "not right", "failed" or "missing"
+    help: str = ""  # what to do about it; empty if the answer is right
 
     def __str__(self) -> str:
-        """Return one line for the terminal."""
         return f"{self.exercise.number:5} {self.state}" + (f": {self.help}" if self.help else "")
 
 
 def check(chapter: int, notebook: str | Path | None = None) -> list[Verdict]:
-    r"""Judge the answers in a chapter's notebook.
-
-    Args:
-        chapter: Its number.
-        notebook: The file with the answers; by default the chapter's notebook in this folder or the next.
+    r"""Judge the answers in a notebook, by default the chapter's in this folder or in one right below it.
 
     Raises:
         FileNotFoundError: If there is no such notebook.
         ValueError: If the chapter has no exercise with a check, or the file is no notebook.
 
     Example:
-        >>> lines = ["# Your answer to Exercise 3.2\n", "[20, 32]"]
-        >>> notebook = json.dumps({"cells": [{"cell_type": "code", "source": lines}]})
-        >>> with open("03_mine.ipynb", "w") as file:
-        ...     size = file.write(notebook)
+        >>> cells = [{"cell_type": "code", "source": ["# Your answer to Exercise 3.2\n", "[20, 32]"]}]
+        >>> size = Path("03_mine.ipynb").write_text(json.dumps({"cells": cells}))
         >>> print(check(3, "03_mine.ipynb")[1])
         3.2   not right: the last line should be the depths, as a list
     """
@@ -232,12 +200,12 @@ def check(chapter: int, notebook: str | Path | None = None) -> list[Verdict]:
     path = _find(chapter) if notebook is None else Path(notebook)
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        taught = [cell for cell in _before_exercises(cells) if cell["cell_type"] == "code"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IsADirectoryError):
+        read = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    except (ValueError, KeyError, TypeError, IsADirectoryError):
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers") from None
-    answers = {match[1]: source for source in code if (match := MARK.match(source))}
-    namespace = _definitions("".join(cell["source"]) for cell in taught)
+    answers = {match[1]: text for kind, text in read if kind == "code" and (match := MARK.match(text))}
+    taught = takewhile(lambda cell: cell[0] != "markdown" or not HEADING.search(cell[1]), read)
+    namespace = _definitions(text for kind, text in taught if kind == "code" and not MARK.match(text))
     return [_judge(exercise, answers.get(exercise.number), namespace) for exercise in EXERCISES[chapter]]
 
 
@@ -245,33 +213,23 @@ def _find(chapter: int) -> Path:
     name = f"{chapter:02d}_*.ipynb"
     found = sorted(Path().glob(name)) + sorted(Path().glob(f"*/{name}"))
     if not found:
-        raise FileNotFoundError(
-            f"no notebook {name} in this folder: go to the folder of the chapters, or name the file"
-        )
+        advice = "go to the folder of the chapters, or name the file"
+        raise FileNotFoundError(f"no notebook {name} in this folder: {advice}")
     return found[0]
 
 
-def _before_exercises(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the cells that teach; those after the first heading of an exercise hold the solutions."""
-    for cell in cells:
-        if cell["cell_type"] == "markdown" and re.search(r"^#+ Exercise \d", "".join(cell["source"]), re.M):
-            return
-        yield cell
-
-
-def _definitions(sources: Iterator[str]) -> dict[str, Any]:
+def _definitions(sources: Iterable[str]) -> dict[str, Any]:
     """Collect imports, functions and classes of some cells, without running anything else in them."""
     namespace: dict[str, Any] = {"__name__": "__answers__"}
+    wanted = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
     for source in sources:
-        if MARK.match(source):
-            continue
         plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)  # magics are not Python
+        nodes: list[ast.stmt] = []
         with contextlib.suppress(SyntaxError):
-            for node in ast.parse(plain).body:
-                if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
-                    # A definition that needs a result of the chapter is left out.
-                    with contextlib.suppress(Exception):
-                        exec(compile(ast.Module([node], []), "<chapter>", "exec"), namespace)
+            nodes = [node for node in ast.parse(plain).body if isinstance(node, wanted)]
+        for node in nodes:
+            with contextlib.suppress(Exception):  # one that needs a result of the chapter is left out
+                exec(compile(ast.Module([node], []), "<chapter>", "exec"), namespace)
     return namespace
 
 
@@ -288,12 +246,9 @@ def _judge(exercise: Exercise, source: str | None, namespace: dict[str, Any]) ->
         if isinstance(error, NameError):
             message += " (only the chapter's imports and definitions are there: make the rest in the cell)"
         return Verdict(exercise, "failed", message)
-    try:
-        right = bool(exercise.right(given))
-    except Exception:  # a wrong kind of answer: a number where a function is asked for, say
-        right = False
-    if right:
-        return Verdict(exercise, "right")
+    with contextlib.suppress(Exception):  # of a wrong kind: a number where a function is asked for, say
+        if exercise.right(given):
+            return Verdict(exercise, "right")
     return Verdict(exercise, "not right", f"the last line should be {exercise.answer}")
 
 

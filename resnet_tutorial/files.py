@@ -25,23 +25,16 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
 
     The block writes to a hidden file beside the target. Whatever ends the block early (an exception, Ctrl-C,
     a full disk), that file is removed and an older one of the target's name stays as it was. A symbolic link
-    stays a link: the file that it names is written.
-
-    Args:
-        path: The file to write.
-        parents: Whether to make missing directories.
+    stays a link: the file that it names is written. ``parents`` makes missing directories.
 
     Raises:
         ValueError: If the file cannot be written; one line that names it and the reason.
 
     Example:
-        >>> Path("note.txt").write_bytes(b"whole")
-        5
         >>> with atomic("note.txt") as file:
-        ...     count = file.write(b"ha")
-        ...     raise ValueError("stopped half way")
-        Traceback (most recent call last):
-        ValueError: stopped half way
+        ...     count = file.write(b"whole")
+        ...     Path("note.txt").exists()
+        False
         >>> Path("note.txt").read_bytes()
         b'whole'
     """
@@ -63,9 +56,8 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        reason = cause.strerror or str(cause)
-        if not target.parent.is_dir():
-            reason = f"{target.parent} is not a directory"
+        folder = target.parent
+        reason = (cause.strerror or str(cause)) if folder.is_dir() else f"{folder} is not a directory"
         raise ValueError(f"cannot write {path}: {reason}") from None
     finally:
         with suppress(OSError):
@@ -100,14 +92,10 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 def remove_stale(folder: Path, pattern: str, *, age: float = STALE) -> None:
-    """Remove what matches in ``folder`` and has not been written to for ``age`` seconds.
+    """Remove files and directories in ``folder`` that match a glob and had no write for ``age`` seconds.
 
-    A process that is killed cannot tidy up; the next one does. What cannot be removed is left alone.
-
-    Args:
-        folder: Where to look; need not exist.
-        pattern: A glob pattern of names, for files and directories.
-        age: Seconds since the newest write, in a directory that of anything inside it.
+    A process that is killed cannot tidy up; the next one does. What cannot be removed is left alone, and the
+    folder need not exist. A directory is as old as the newest write to anything inside it.
 
     Example:
         >>> for name in (".a.partial", "a"):
@@ -119,9 +107,6 @@ def remove_stale(folder: Path, pattern: str, *, age: float = STALE) -> None:
     before = time.time() - age
     for entry in folder.glob(pattern):
         with suppress(OSError):
-            if any(found.lstat().st_mtime > before for found in (entry, *entry.rglob("*"))):
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            if all(found.lstat().st_mtime <= before for found in (entry, *entry.rglob("*"))):
+                remove = shutil.rmtree if entry.is_dir() else os.unlink
+                remove(entry)

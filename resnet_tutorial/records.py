@@ -1,16 +1,12 @@
-"""Recorded results: training runs and tables of measurements, as small JSON files that anyone can check.
-
-The logits on the test images lie beside a run's file, so that every metric can be computed again.
-"""
+"""Training runs, each with its logits, and tables of measurements: small JSON files that anyone can check."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Self, TypedDict
@@ -36,7 +32,7 @@ MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the tim
 
 
 class Data(TypedDict):
-    """What was learnt from, held out and measured on: of each split ``images``, and their ``fingerprint``."""
+    """What was learnt from, held out and measured on: of each split ``images`` and ``fingerprint``."""
 
     name: str
     train: dict[str, Any]
@@ -45,11 +41,11 @@ class Data(TypedDict):
 
 
 class Tested(TypedDict):
-    """What the last weights reach on the test images; the loss in nats, of a single view."""
+    """What the last weights reach on the test images."""
 
     accuracy: float  # of a single view, in 0..1
     accuracy_flip: float  # image and mirror image averaged
-    loss: float
+    loss: float  # in nats, of a single view
     logits_sha256: str  # of the file
 
 
@@ -65,25 +61,16 @@ class _Recorded:
     format: int = 1  # of these files
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``folder/name.json``, whole or not at all, and return its path.
-
-        Raises:
-            ValueError: If a number is not finite, or the file cannot be written.
-        """
+        """Write ``folder/name.json``; ``ValueError`` if a number is not finite, or it cannot be written."""
         path = Path(folder) / f"{self.name}.json"
-        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
         with atomic(path, parents=True) as file:
             file.write((text + "\n").encode())
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a record.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, or a record of another kind or of another name than its file's.
-        """
+        """Read a record; ``ValueError`` if it is damaged, of another kind, or its name is not the file's."""
         path = Path(path)
         try:
             record = cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -115,48 +102,42 @@ class Run(_Recorded):
             ValueError: If something does not agree or is not there; the message says what.
         """
         try:
-            problem = self._problem(self.predictions(folder))
-        except (AttributeError, KeyError, TypeError) as error:
-            problem = f"a field is missing or of another kind ({type(error).__name__}: {error})"
+            self._compare(self.predictions(folder))
         except ValueError as error:
-            problem = str(error)
-        if problem:
-            raise ValueError(f"{self.name}.json: {problem}")
+            raise ValueError(f"{self.name}.json: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            told = f"a field is missing or of another kind ({type(error).__name__}: {error})"
+            raise ValueError(f"{self.name}.json: {told}") from None
 
-    def _problem(self, predictions: Predictions) -> str | None:
-        known, network = RECIPES.get(self.recipe["name"]), self.model
+    def _compare(self, predictions: Predictions) -> None:
+        recipe, network, test = self.recipe, self.model, self.test
+        known = RECIPES.get(recipe["name"])
         if known is None:
-            return f"there is no recipe {self.recipe['name']!r} any more"
-        if (now := _plain(known.but(**self.changes))) != self.recipe:
-            differ = sorted(k for k in now.keys() | self.recipe if now.get(k) != self.recipe.get(k))
-            return f"recipe {known.name!r} has changed since in {', '.join(differ)}"
+            raise ValueError(f"there is no recipe {recipe['name']!r} any more")
+        if (now := _plain(known.but(**self.changes))) != recipe:
+            differ = sorted(key for key in now.keys() | recipe if now.get(key) != recipe.get(key))
+            raise ValueError(f"recipe {known.name!r} has changed since in {', '.join(differ)}")
         with torch.device("meta"):
             built = models.ResNet.from_config(network["config"])
             named = models.create(network["name"], num_classes=len(predictions.classes))
         if named.config != built.config:
-            return f"the config is not that of {network['name']}"
+            raise ValueError(f"the config is not that of {network['name']}")
         if (parameters := models.count_parameters(built)) != network["parameters"]:
-            return f"{network['parameters']} parameters, by the config {parameters}"
-        epochs, planned = [row["epoch"] for row in self.history], self.recipe["epochs"]
+            raise ValueError(f"{network['parameters']} parameters, by the config {parameters}")
+        epochs, planned = [row["epoch"] for row in self.history], recipe["epochs"]
         if not epochs or epochs != list(range(1, len(epochs) + 1)):
-            return "the history's epochs are not 1, 2, ..."
-        if planned and self.recipe["patience"] is None and len(epochs) != planned:
-            return f"{len(epochs)} of {planned} epochs were run"
-        if len(predictions) != self.data["test"]["images"]:
-            return f"logits of {len(predictions)} images, not of {self.data['test']['images']}"
-        test, again = self.test, report(predictions)
+            raise ValueError("the history's epochs are not 1, 2, ...")
+        if planned and recipe["patience"] is None and len(epochs) != planned:
+            raise ValueError(f"{len(epochs)} of {planned} epochs were run")
+        if len(predictions) != (images := self.data["test"]["images"]):
+            raise ValueError(f"logits of {len(predictions)} images, not of {images}")
+        again = report(predictions)
         if test["accuracy"] != again.accuracy or not abs(test["loss"] - again.loss) < 1e-3:  # of float16
             told = f"accuracy {test['accuracy']}, loss {test['loss']}"
-            return f"{told}, from the logits {again.accuracy} and {again.loss}"
-        return None
+            raise ValueError(f"{told}, from the logits {again.accuracy} and {again.loss}")
 
     def predictions(self, folder: str | Path) -> Predictions:
-        """Read the logits on the test images, with labels and class names.
-
-        Raises:
-            FileNotFoundError: If the file is missing.
-            ValueError: If it is not the one that was recorded.
-        """
+        """Read the logits on the test images; ``ValueError`` if the file is another than was recorded."""
         path = Path(folder) / f"{self.name}.npz"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: it holds the logits of {self.name}.json")
@@ -185,22 +166,20 @@ class Measurement(_Recorded):
 
 
 def refuse_existing(folder: str | Path, name: str, *, overwrite: bool = False) -> None:
-    """Refuse a name that a record in the folder has: ask before the training, not after it.
-
-    Raises:
-        ValueError: If there is such a record, unless it may be overwritten.
+    """Raise ``ValueError`` if the folder has a record of that name: ask before the training, not after it.
 
     Example:
-        >>> Path("quick-s0.json").touch()
-        >>> refuse_existing(".", "quick-s0")
+        >>> Path("s0.json").touch()
+        >>> refuse_existing(".", "s0")
         Traceback (most recent call last):
-        ValueError: quick-s0.json exists: record into another folder, or replace it (--overwrite)
+        ValueError: s0.json exists: record into another folder, or replace it (overwrite=True, --overwrite)
     """
     path = Path(folder) / f"{name}.json"
     if path.parent.exists() and not path.parent.is_dir():
         raise ValueError(f"cannot record into {folder}: it is no directory")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: record into another folder, or replace it (--overwrite)")
+        advice = "record into another folder, or replace it (overwrite=True, --overwrite)"
+        raise ValueError(f"{path} exists: {advice}")
 
 
 def record_run(
@@ -228,7 +207,7 @@ def record_run(
     Example:
         >>> from resnet_tutorial.data import load_sample
         >>> few, recipe = load_sample()[1].subset(range(8)), RECIPES["quick"].but(epochs=1)
-        >>> history = History([{"epoch": 1, "seconds": 9.5}], dataclasses.asdict(recipe), {"seed": 0})
+        >>> history = History([{"epoch": 1, "seconds": 9.5}], asdict(recipe), {"seed": 0})
         >>> about = {"command": "make", "network": "resnet8", "model": models.create("resnet8"), "val": None}
         >>> run = record_run("runs", "new", history=history, data="sample", train=few, test=few, **about)
         >>> run.check("runs")
@@ -240,10 +219,13 @@ def record_run(
     changes = changed(recipe)  # refuses one that nobody could run again
     single, flipped = (predict(model, test, flip=flip) for flip in (False, True))
     path = single.save(Path(folder) / f"{name}.npz", dtype=np.float16)
-    kept, flip = report(Predictions.load(path)), float(flipped.correct.mean())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    splits = {"train": train, "test": test} | ({"val": val} if val else {})
-    about = {key: {"images": len(s), "fingerprint": s.fingerprint} for key, s in splits.items()}
+    kept, digest = report(Predictions.load(path)), hashlib.sha256(path.read_bytes()).hexdigest()
+    flip = float(flipped.correct.mean())
+    tested = Tested(accuracy=kept.accuracy, accuracy_flip=flip, loss=kept.loss, logits_sha256=digest)
+    learnt, held, measured = (
+        {"images": len(split), "fingerprint": split.fingerprint} if split else {}
+        for split in (train, val, test)
+    )
     run = Run(
         name=name,
         command=command,
@@ -252,20 +234,17 @@ def record_run(
         recipe=_plain(recipe),
         changes=changes,
         seed=history.setup["seed"],
-        data=Data(name=data, train=about["train"], val=about.get("val"), test=about["test"]),
+        data=Data(name=data, train=learnt, val=held or None, test=measured),
         history=history.rows,
         seconds=history.rows[-1]["seconds"],
-        test=Tested(accuracy=kept.accuracy, accuracy_flip=flip, loss=kept.loss, logits_sha256=digest),
+        test=tested,
     )
     run.save(folder)
     return run
 
 
 def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
-    """Read all records in a folder, by name; none if there is no such folder.
-
-    Raises:
-        ValueError: If a JSON file there is no record.
+    """Read a folder's records, by name; none without a folder, ``ValueError`` if a JSON file is no record.
 
     Example:
         >>> about = {"command": "make", "setup": {}, "title": "Rows", "columns": ["s"], "notes": []}
@@ -275,16 +254,12 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
         (0, [2.5, 3.5])
     """
     paths = sorted(Path(folder).glob("*.json"))
-    is_run = {path: '"recipe"' in path.read_text(encoding="utf-8") for path in paths}
-    runs = [Run.load(path) for path in paths if is_run[path]]
-    return runs, [Measurement.load(path) for path in paths if not is_run[path]]
+    runs = [path for path in paths if '"recipe"' in path.read_text(encoding="utf-8")]
+    return list(map(Run.load, runs)), [Measurement.load(path) for path in paths if path not in runs]
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """Return what to give ``but`` of the recipe of this name in ``RECIPES``.
-
-    Raises:
-        ValueError: If there is no recipe of this name.
+    """Return what to give ``but`` of the recipe of this name in ``RECIPES``; ``ValueError`` if there is none.
 
     Example:
         >>> changed(RECIPES["paper"].but(epochs=3))  # in place of its number of steps
@@ -300,7 +275,7 @@ def changed(recipe: Recipe) -> dict[str, Any]:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's fields as JSON gives them back."""
-    return dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
+    return dict(json.loads(json.dumps(asdict(recipe))))
 
 
 def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
@@ -327,10 +302,9 @@ def by_seed(records: Iterable[Run]) -> list[list[Run]]:
     Of the training and validation images the numbers must agree; which they are may depend on the seed.
 
     Example:
-        >>> about = dict.fromkeys(("command", "changes", "history", "seconds", "test"))
-        >>> about |= {"model": {"name": "resnet20"}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
-        >>> made = [(0, "CPU"), (1, "CPU"), (2, "another CPU")]
+        >>> about = dict.fromkeys(("command", "recipe", "changes", "history", "seconds", "test"))
+        >>> about |= {"model": {"name": "resnet8"}, "data": dict.fromkeys(("name", "train", "val", "test"))}
+        >>> made = enumerate(["CPU", "CPU", "another CPU"])
         >>> runs = [Run(name=f"s{seed}", seed=seed, setup={"device": d}, **about) for seed, d in made]
         >>> [[run.name for run in group] for group in by_seed(runs)]
         [['s0', 's1'], ['s2']]
@@ -347,11 +321,9 @@ def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
     """Group runs that differ in nothing but the network: of each group, a dictionary by its name.
 
     Example:
-        >>> about = dict.fromkeys(("command", "changes", "history", "seconds", "test"))
-        >>> about |= {"setup": {"device": "CPU"}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None}}
+        >>> about = dict.fromkeys(("name", "command", "recipe", "changes", "history", "seconds", "test"))
         >>> made = [("resnet20", 0), ("resnet56", 0), ("resnet20", 1)]
-        >>> runs = [Run(name=f"{k}-{seed}", model={"name": k}, seed=seed, **about) for k, seed in made]
+        >>> runs = [Run(model={"name": k}, seed=s, setup={}, data={}, **about) for k, s in made]
         >>> [list(group) for group in by_network(runs)]
         [['resnet20', 'resnet56'], ['resnet20']]
     """
@@ -362,36 +334,28 @@ def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     """Average runs that differ in their seed only (:func:`by_seed`): one row each, best accuracy first.
 
-    ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means (``None``
-    if not all were timed), and ``accuracy_sd`` is ``None`` for one seed.
+    ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means (of
+    those that were timed, ``None`` for none), and ``accuracy_sd`` is ``None`` for one seed.
 
     Example:
-        >>> about = {"command": "", "setup": {"device": "CPU"}, "changes": {}, "history": [], "seconds": 60.0}
-        >>> about |= {"model": {"name": "resnet20", "parameters": 269722}, "recipe": {"name": "quick"}}
-        >>> about |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
+        >>> made = dict.fromkeys(("command", "changes", "history"), {}) | {"recipe": {"name": "quick"}}
+        >>> made |= {"model": {"name": "resnet8", "parameters": 78042}, "setup": {"device": "CPU"}}
+        >>> made |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
         >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
-        >>> runs = [Run(name=f"s{seed}", seed=seed, test=test, **about) for seed, test in enumerate(tests)]
-        >>> [(row["model"], row["n"], row["accuracy"]) for row in compare(runs)]
-        [('resnet20', 2, 0.625)]
+        >>> (row,) = compare(Run(name="", seed=seed, test=tests[seed], seconds=9, **made) for seed in (0, 1))
+        >>> row["model"], row["n"], row["accuracy"]
+        ('resnet8', 2, 0.625)
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group in by_seed(records):
         run, accuracies = group[0], [run.test["accuracy"] for run in group]
-        seconds = [run.seconds for run in group if run.seconds is not None]
-        rows.append(
-            {
-                "model": run.model["name"],
-                "recipe": in_words(run.recipe["name"], run.changes),
-                "n": len(group),
-                "data": run.data["name"],
-                "images": run.data["train"]["images"],
-                "accuracy": mean(accuracies),
-                "accuracy_sd": stdev(accuracies) if len(group) > 1 else None,
-                "accuracy_flip": mean(run.test["accuracy_flip"] for run in group),
-                "seconds": mean(seconds) if len(seconds) == len(group) else None,
-                "parameters": run.model["parameters"],
-                "device": run.setup["device"],
-                "threads": run.setup.get("threads"),
-            }
-        )
+        deviation = stdev(accuracies) if len(group) > 1 else None
+        flipped = mean(run.test["accuracy_flip"] for run in group)
+        times = [run.seconds for run in group if run.seconds is not None]
+        seconds = mean(times) if times else None
+        what = {"model": run.model["name"], "recipe": in_words(run.recipe["name"], run.changes)}
+        data = {"n": len(group), "data": run.data["name"], "images": run.data["train"]["images"]}
+        test = {"accuracy": mean(accuracies), "accuracy_sd": deviation, "accuracy_flip": flipped}
+        cost = {"seconds": seconds, "parameters": run.model["parameters"], "device": run.setup["device"]}
+        rows.append({**what, **data, **test, **cost, "threads": run.setup.get("threads")})
     return sorted(rows, key=lambda row: -row["accuracy"])

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 
 # fmt: off
 __all__ = [
@@ -27,11 +27,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """Choose where to compute.
-
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``None``. ``None`` takes a CUDA GPU if there
-            is one, else the GPU of an Apple computer, else the CPU.
+    """Return the device of a name; ``None`` takes a CUDA GPU, else that of an Apple computer, else the CPU.
 
     Raises:
         ValueError: If the name is unknown or the device is not on this machine.
@@ -40,55 +36,39 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         >>> pick_device("cpu")
         device(type='cpu')
     """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {str(name)!r}: choose one of cpu, cuda, cuda:1, mps") from None
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(device.type, False):
+    cuda = cuda and (device.index or 0) < torch.cuda.device_count()
+    if not {"cpu": True, "cuda": cuda, "mps": mps}.get(device.type, False):
         raise ValueError(f"device {str(name)!r} is not available here: choose cpu, or leave the choice open")
     return device
 
 
 def pick_precision(device: torch.device, name: str = "auto") -> torch.dtype | None:
-    """Choose the type in which convolutions and matrix products are computed.
+    """Return the dtype for :func:`autocast`, ``None`` for plain float32, from one of ``PRECISIONS``.
 
     ``"auto"`` takes what the hardware does well: bfloat16 on GPUs from Ampere on, float16 on older CUDA GPUs,
     where bfloat16 is emulated, and float32 otherwise. A CPU with AVX512-BF16 or AMX is tried out, in a fifth
     of a second: some of them compute bfloat16 faster than float32, and some more slowly.
 
-    Args:
-        device: Where the computation runs.
-        name: One of ``PRECISIONS``.
-
-    Returns:
-        The dtype to give to ``torch.autocast``, or ``None`` for plain float32.
-
     Raises:
-        ValueError: If the name is unknown, or float16 is asked for on a CPU.
+        ValueError: If the name is unknown, or float16 is asked for where there is no CUDA GPU.
 
     Example:
         >>> pick_precision(torch.device("cpu"), "bf16")
         torch.bfloat16
-        >>> pick_precision(torch.device("cpu"), "fp16")
-        Traceback (most recent call last):
-        ValueError: precision 'fp16' needs a CUDA GPU: choose bf16 or fp32 elsewhere
     """
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}: choose one of {', '.join(PRECISIONS)}")
-    if name == "auto":
-        if device.type == "cuda":
-            name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-        else:
-            name = "bf16" if device.type == "cpu" and has_native_bf16() and _bf16_pays() else "fp32"
+    if name == "auto" and device.type == "cuda":
+        name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    elif name == "auto":
+        name = "bf16" if device.type == "cpu" and has_native_bf16() and _bf16_pays() else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise ValueError("precision 'fp16' needs a CUDA GPU: choose bf16 or fp32 elsewhere")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
@@ -98,8 +78,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     """Return the mixed-precision context for a device and the result of :func:`pick_precision`.
 
     Example:
-        >>> cpu = torch.device("cpu")
-        >>> with autocast(cpu, pick_precision(cpu, "bf16")):
+        >>> with autocast(torch.device("cpu"), torch.bfloat16):
         ...     torch.nn.Linear(4, 2)(torch.ones(1, 4)).dtype
         torch.bfloat16
     """
@@ -124,9 +103,8 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         >>> compiled(model, torch.device("cpu")).weight is model.weight  # compiled at the first batch
         True
     """
-    return cast(
-        torch.nn.Module, torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
-    )
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return cast(torch.nn.Module, torch.compile(model, mode=mode))
 
 
 def seed_everything(seed: int) -> None:
@@ -134,10 +112,8 @@ def seed_everything(seed: int) -> None:
 
     Example:
         >>> seed_everything(0)
-        >>> first = torch.rand(3)
-        >>> seed_everything(0)
-        >>> torch.equal(torch.rand(3), first)
-        True
+        >>> torch.rand(2)
+        tensor([0.4963, 0.7682])
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -171,16 +147,15 @@ def source_version() -> str | None:
         >>> version is None or len(version.rstrip("+")) == 40
         True
     """
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(here)) else "")
+        commit, changes = (
+            subprocess.run([*git, *rest], capture_output=True, text=True, check=True).stdout.strip()
+            for rest in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return commit + ("+" if changes else "")
 
 
 def has_native_bf16() -> bool:
@@ -199,22 +174,18 @@ def _bf16_pays() -> bool:
     """Tell whether a 3x3 convolution, forward and backward, is clearly faster in bfloat16 than in float32."""
     images = torch.full((64, 64, 16, 16), 0.5).contiguous(memory_format=torch.channels_last)
     filters = torch.full((64, 64, 3, 3), 0.5, requires_grad=True)
-    seconds = {}
-    for dtype in (None, torch.bfloat16):
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            with autocast(torch.device("cpu"), dtype):
-                F.conv2d(images, filters, padding=1).sum().backward()
-            times.append(time.perf_counter() - started)
-        seconds[dtype] = min(times)
-    # The margin keeps chance out: the same machine should always choose the same.
-    return seconds[torch.bfloat16] < 0.8 * seconds[None]
+
+    def seconds(dtype: torch.dtype | None) -> float:
+        started = time.perf_counter()
+        with autocast(torch.device("cpu"), dtype):
+            F.conv2d(images, filters, padding=1).sum().backward()
+        return time.perf_counter() - started
+
+    fp32, bf16 = (min(seconds(dtype) for _ in range(5)) for dtype in (None, torch.bfloat16))
+    return bf16 < 0.8 * fp32  # the margin keeps chance out: the same machine should always choose the same
 
 
 def _cpu_name() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()

@@ -82,6 +82,7 @@ def made_run(
     right: int = 25,
     data: str = "cifar10",
     held_out: bool = False,
+    timed: bool = True,
     **changes,
 ) -> Run:
     """A run whose network classifies `right` of 40 images correctly, after every epoch as many."""
@@ -96,7 +97,7 @@ def made_run(
     share = right / 40
     rows: list[Row] = [
         {
-            **{"epoch": i + 1, "seconds": (90.0 + seed) * (i + 1) / recipe.epochs},
+            **{"epoch": i + 1, "seconds": (90.0 + seed) * (i + 1) / recipe.epochs if timed else None},
             **{"train_loss": 2 / (i + 1), "train_accuracy": share},
             **{"val_loss": 2 / (i + 1) if held_out else None, "val_accuracy": share if held_out else None},
         }
@@ -116,7 +117,7 @@ def made_run(
             "val": images | {"images": 5_000} if held_out else None,
         },
         history=rows,
-        seconds=90.0 + seed,
+        seconds=90.0 + seed if timed else None,
         test={
             **{"accuracy": kept.accuracy, "accuracy_flip": 0.8125, "loss": kept.loss},
             "logits_sha256": digest,
@@ -296,6 +297,21 @@ def test_a_changed_record_changes_the_results_page(tmp_path, monkeypatch, capsys
     after, _ = page("results", tmp_path, monkeypatch, capsys)
     assert "| 62.50 |" in before and "| 65.00 |" not in before
     assert "| 65.00 |" in after and "| 62.50 |" not in after
+
+
+def test_a_run_of_a_busy_machine_is_shown_without_a_time(tmp_path, monkeypatch, capsys):
+    """Its accuracy counts, its seconds do not, and no page may stumble over their absence."""
+    (tmp_path / "results").mkdir()
+    all_records(tmp_path / "results")
+    made_run(tmp_path / "results", model="resnet32", epochs=30, right=30, timed=False)
+    made_run(tmp_path / "results", model="resnet32", epochs=3, right=30, timed=False, held_out=True)
+    made_run(tmp_path / "results", model="resnet8_wide", recipe="cpu", seed=3, right=24, timed=False)
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "| resnet32 | modern, epochs 30 | 50,000 | 1 | 75.00 | 81.25 | not timed |" in text
+    page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
+    text, glued = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
+    assert "| resnet32 | modern, epochs 30 | 50,000 | 1 | 75.00 | 81.25 | not timed |" in text
+    assert "n = 4) after 1.5 minutes" in glued["04-cpu-record"]  # the mean of the three that were timed
 
 
 def test_a_damaged_record_stops_the_results_page(tmp_path, monkeypatch, capsys):
