@@ -3,8 +3,8 @@
 Usage: python tools/make_browser_weights.py [--out FILE]
 
 Each batch normalisation of the shipped ResNet-20 is folded into the convolution before it (exercise 2.3); the
-results are stored as float16 in base64. The pictures are the first two test images of each class, as raw pixels.
-The page is opened from disk, where a browser lets a page load scripts but read no files: hence a script.
+results are stored as float16 in base64. The pictures are the first two test images of each class, as raw
+pixels. A page that is opened from disk may load scripts but read no files: hence a script.
 """
 
 from __future__ import annotations
