@@ -75,14 +75,15 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def table(rows: ArrayLike, names: Sequence[str] | None = None) -> str:
-    """Return a plain HTML table."""
-    heads = [f'<th scope="row">{html.escape(name)}</th>' for name in names] if names else None
+def table(rows: Sequence[Sequence[float | str]], names: Sequence[str] | None = None) -> str:
+    """Return a plain HTML table; ``names`` head the rows."""
+    style = ' style="padding: 0.1em 0.6em; border: 1px solid #888"'
     lines = []
-    for i, row in enumerate(np.asarray(rows).tolist()):
-        cells = "".join(f"<td>{cell if isinstance(cell, str) else number(cell)}</td>" for cell in row)
-        lines.append(f"<tr>{heads[i] if heads else ''}{cells}</tr>")
-    return f"<table><tbody>{''.join(lines)}</tbody></table>"
+    for i, row in enumerate(rows):
+        head = f'<th scope="row"{style}>{html.escape(names[i])}</th>' if names else ""
+        texts = (cell if isinstance(cell, str) else number(cell) for cell in row)
+        lines.append(head + "".join(f"<td{style}>{html.escape(text)}</td>" for text in texts))
+    return f"<table><tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
 
 
 def number(value: float) -> str:

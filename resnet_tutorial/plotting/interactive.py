@@ -54,7 +54,7 @@ def interactive_convolution(
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, padding), w.shape)
     result = (windows[::stride, ::stride] * w).sum(axis=(2, 3))  # (H', W')
     parts = {"image": x, "kernel": w, f"result, stride {stride}, padding {padding}": result}
-    static = "".join(f"<p>{name}</p>{table(values)}" for name, values in parts.items())
+    static = "".join(f"<p>{name}</p>{table(values.tolist())}" for name, values in parts.items())
     data = {"image": short(x), "kernel": short(w), "stride": stride, "padding": padding}
     return embed("convolution", "A window slides over an image", data, static)
 
@@ -103,8 +103,9 @@ def interactive_block(
             raise ValueError(
                 f"sources[{i}] = {tuple(above)}: name rows above row {i}, of 0..{len(value) - 1}"
             )
-    cells = [[*map(number, value[i]), *map(number, gradient[i])] for i in range(len(value))]
-    static = "<p>Each row: its name, its values, its gradients.</p>" + table(cells, names)
+    down = [[*map(number, row), text] for row, text in zip(value.tolist(), forward, strict=True)]
+    up = [[*map(number, row), text] for row, text in zip(gradient.tolist(), backward, strict=True)][::-1]
+    static = f"<p>Forward</p>{table(down, names)}<p>Backward</p>{table(up, names[::-1])}"
     data = {
         "names": list(names),
         "values": short(value),

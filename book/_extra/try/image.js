@@ -65,9 +65,17 @@ const pictures = (() => {
   function centralSquare({ width, height, rgba }) {
     const side = Math.min(width, height);
     const [left, top] = [(width - side) / 2, (height - side) / 2]; // may end in a half
-    const rows = resample(rgba, height, 4 * width, 4, weightsOf(width, left, left + side)); // (height, 32, 3)
-    const columns = resample(rows, SIDE, 3, 3 * SIDE, weightsOf(height, top, top + side)); // (32, 32, 3), transposed
-    return eachPixel((i, j) => columns.subarray((j * SIDE + i) * 3));
+    const across = weightsOf(width, left, left + side);
+    const down = weightsOf(height, top, top + side);
+    // Pillow 13 begins downwards when a picture is much taller than wide; older ones never do. The order shows only
+    // in how the numbers are rounded.
+    if (height - width > Math.abs(width - SIDE)) {
+      const columns = resample(rgba, width, 4, 4 * width, down); // (width, 32, 3)
+      return resample(columns, SIDE, 3, 3 * SIDE, across); // (32, 32, 3)
+    }
+    const rows = resample(rgba, height, 4 * width, 4, across); // (height, 32, 3)
+    const turned = resample(rows, SIDE, 3, 3 * SIDE, down); // (32, 32, 3), columns first
+    return eachPixel((i, j) => turned.subarray((j * SIDE + i) * 3));
   }
 
   // 32 x 32 x 3 numbers, of which `at(i, j)` gives the three of row i and column j first.

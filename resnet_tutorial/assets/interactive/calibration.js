@@ -3,7 +3,7 @@
   const bins = counts[0].length;
   const top = plot({ x: [0, 1], y: [0, 1], xlabel: "confidence (largest probability)", ylabel: "accuracy", label: "reliability diagram" });
   const most = Math.max(...counts.flat());
-  const below = plot({ x: [0, 1], y: [0, most], xlabel: "confidence", ylabel: "images", label: "images in each bin", ticks: 4, show: (v) => +v.toFixed(2) });
+  const below = plot({ x: [0, 1], y: [0, most], xlabel: "confidence", ylabel: "images", label: "images in each bin" });
 
   function draw() {
     const i = heat.value();

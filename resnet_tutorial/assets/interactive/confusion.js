@@ -15,7 +15,7 @@
     shown.replaceChildren(...places[i][j].map(picture));
     buttons.flat().forEach((button) => button.setAttribute("aria-pressed", "false"));
     buttons[i][j].setAttribute("aria-pressed", "true");
-    const rest = n > places[i][j].length && places[i][j].length ? `, the first ${places[i][j].length} below` : "";
+    const rest = n > places[i][j].length && places[i][j].length ? `, the first ${places[i][j].length} shown` : "";
     say(`True ${classes[i]}, predicted ${classes[j]}: ${n} of ${totals[i]} images${rest}.`);
   }
 

@@ -42,6 +42,7 @@
       grid("kernel", kernel, () => "rt-on"),
       grid("result", result, (a, b) => (a === i && b === j ? "rt-here" : ""), (a, b) => position.set(a * width + b)),
     );
+    for (const cell of panels.querySelectorAll("td")) cell.style.minWidth = "2.3em";
     for (const cell of panels.querySelectorAll(".rt-frame")) cell.style.fontStyle = "italic";
     for (const panel of panels.children) panel.style.flex = "0 1 auto";
     const pairs = products(x, s * i, s * j);

@@ -6,10 +6,11 @@ window.residualFigures ??= (() => {
   --rt-line: var(--pst-color-text-muted, var(--jp-ui-font-color2, #666)); --rt-a: #0072b2; --rt-b: #d55e00; --rt-a-soft: #cfe5f3; --rt-b-soft: #fbdcc4;
   color: var(--rt-text); font-size: 0.9rem; line-height: 1.45; margin: 0.5rem 0; }
 html[data-theme="dark"] .rt-figure, [data-jp-theme-light="false"] .rt-figure { --rt-a: #56b4e9; --rt-b: #e69f00; --rt-a-soft: #14425e; --rt-b-soft: #6b3f05; }
+.rt-figure p { text-align: left; }
 .rt-figure .rt-panels { display: flex; flex-wrap: wrap; gap: 0.8rem 1.4rem; align-items: flex-start; }
 .rt-figure .rt-panels > * { flex: 1 1 290px; max-width: 460px; min-width: 0; }
 .rt-figure .rt-controls { display: flex; flex-wrap: wrap; gap: 0.35rem 1.2rem; align-items: center; margin: 0 0 0.6rem; }
-.rt-figure label { display: flex; gap: 0.5rem; align-items: center; margin: 0; font-size: 0.9rem; }
+.rt-figure label { display: flex; max-width: 100%; white-space: nowrap; gap: 0.5rem; align-items: center; margin: 0; font-size: 0.9rem; }
 .rt-figure input[type="range"] { width: 11rem; accent-color: var(--rt-a); }
 .rt-figure output { display: inline; min-width: 3.4em; padding: 0; font-variant-numeric: tabular-nums; }
 .rt-figure button, .rt-figure select { padding: 0.15rem 0.6rem; border: 1px solid var(--rt-line); border-radius: 0.25rem; background: var(--rt-page); color: inherit; font: inherit; }
@@ -70,23 +71,31 @@ html[data-theme="dark"] .rt-figure, [data-jp-theme-light="false"] .rt-figure { -
     return { label: make("label", {}, name, select), select, value: () => Number(select.value) };
   }
 
-  // Axes from (x0, y0) to (x1, y1) in a drawing 340 wide; both scales are linear. `line` and `dot` draw into it.
-  function plot({ x, y, xlabel, ylabel, label, height = 270, ticks = 5, show = (v) => +v.toPrecision(3) }) {
-    const [left, right, top, bottom] = [52, 332, 10, height - 42];
+  // About five round numbers between both ends: multiples of 1, 2 or 5 times a power of ten.
+  function ticks([from, to]) {
+    const raw = (to - from) / 5;
+    const power = 10 ** Math.floor(Math.log10(raw));
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= 0.999 * raw);
+    const first = Math.ceil(from / step - 1e-9);
+    const count = Math.floor(to / step + 1e-9) - first + 1;
+    return Array.from({ length: count }, (_, i) => +((first + i) * step).toPrecision(6));
+  }
+
+  // Axes from (x0, y0) to (x1, y1) in a drawing 340 wide; both scales are linear. `line`, `dot` and `box` draw into it.
+  function plot({ x, y, xlabel, ylabel, label, height = 270 }) {
+    const [left, right, top, bottom] = [52, 324, 10, height - 42];
     const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left);
     const py = (v) => bottom - ((v - y[0]) / (y[1] - y[0])) * (bottom - top);
-    const at = ([from, to], i) => from + ((to - from) * i) / ticks;
-    const marks = [];
-    for (let i = 0; i <= ticks; i++) {
-      const [u, v] = [at(x, i), at(y, i)];
-      const faint = { stroke: "var(--rt-line)", "stroke-opacity": 0.25 };
+    const faint = { stroke: "var(--rt-line)", "stroke-opacity": 0.25 };
+    const marks = ticks(x).flatMap((v) => [
+      svg("line", { x1: px(v), x2: px(v), y1: top, y2: bottom, ...faint }),
+      svg("text", { x: px(v), y: bottom + 16, "text-anchor": "middle" }, v),
+    ]);
+    for (const v of ticks(y))
       marks.push(
-        svg("line", { x1: px(u), x2: px(u), y1: top, y2: bottom, ...faint }),
         svg("line", { x1: left, x2: right, y1: py(v), y2: py(v), ...faint }),
-        svg("text", { x: px(u), y: bottom + 16, "text-anchor": "middle" }, show(u)),
-        svg("text", { x: left - 6, y: py(v) + 4, "text-anchor": "end" }, show(v)),
+        svg("text", { x: left - 6, y: py(v) + 4, "text-anchor": "end" }, v),
       );
-    }
     const middle = (top + bottom) / 2;
     const inside = svg("g");
     const drawing = svg(

@@ -51,7 +51,7 @@
   const most = 2 * Math.max(...names.map((name) => recipes[name].lr));
   const base = choice("recipe", names, load);
   const kind = choice("schedule", KINDS, () => draw());
-  const peak = slider("lr", { min: most / 100, max: most, step: most / 200, value: recipes[names[0]].lr, say: short }, () => draw());
+  const peak = slider("lr", { min: most / 100, max: most, step: "any", value: recipes[names[0]].lr, say: short }, () => draw());
   const rise = slider("warm-up", { min: 0, max: 0.5, step: 0.01, value: 0, say: (v) => `${Math.round(100 * v)} %` }, () => draw());
   const at = slider("look at step", { min: 0, max: steps - 1, value: 0 }, () => draw());
   load();
