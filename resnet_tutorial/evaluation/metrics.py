@@ -90,9 +90,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the curves, in types that JSON knows; NaN becomes ``None``."""
         names = [field.name for field in fields(self) if field.name not in CURVES]
-        return {
-            "interval_method": "95 % Wilson score",
-            **{name: _plain(getattr(self, name)) for name in names},
+        return {"interval_method": "95 % Wilson score"} | {
+            name: _plain(getattr(self, name)) for name in names
         }
 
     def __str__(self) -> str:

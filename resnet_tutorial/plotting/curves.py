@@ -39,14 +39,8 @@ def learning_curves(
     if not runs or not all(len(run) for run in runs.values()):
         raise ValueError("there are no epochs to draw: give one row an epoch")
     single = len(runs) == 1
-    columns = [
-        {
-            (part, what): _column(run, f"{part}_{what}")
-            for part in ("train", "val")
-            for what in ("loss", "accuracy")
-        }
-        for run in runs.values()
-    ]
+    keys = [(part, what) for part in ("train", "val") for what in ("loss", "accuracy")]
+    columns = [{key: _column(run, "_".join(key)) for key in keys} for run in runs.values()]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2), layout="constrained")
     for i, column in enumerate(columns):
         colours = (BLUE, VERMILLION) if single else (PALETTE[i % len(PALETTE)],) * 2
@@ -127,15 +121,14 @@ def bars(
     axes.barh(positions, lengths, xerr=spread, color=colours, height=0.66, ecolor=BLACK, capsize=3)
     for y, (length, extra) in enumerate(zip(lengths, half, strict=True)):
         sign = 1 if length >= 0 else -1
-        axes.annotate(
-            fmt.format(length),
-            (length + sign * extra, y),
-            xytext=(4 * sign, 0),
-            textcoords="offset points",
-            ha="left" if sign > 0 else "right",
-            va="center",
-            fontsize=9,
-        )
+        beside: dict[str, Any] = {
+            "xytext": (4 * sign, 0),
+            "textcoords": "offset points",
+            "va": "center",
+            "fontsize": 9,
+        }
+        end, side = length + sign * extra, "left" if sign > 0 else "right"
+        axes.annotate(fmt.format(length), (end, y), ha=side, **beside)
     low, high = min(0.0, (lengths - half).min()), max(0.0, (lengths + half).max())
     room = 0.12 * ((high - low) or 1)
     axes.set(xlim=(low - room if low < 0 else 0, high + room if high > 0 else 0), xlabel=xlabel)
@@ -143,8 +136,7 @@ def bars(
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
@@ -155,7 +147,6 @@ def lines(
     ylabel: str = "",
     title: str | None = None,
     logx: bool = False,
-    logy: bool = False,
     markers: bool = False,
 ) -> Figure:
     """Draw labelled series, each with a colour and a line style of its own.
@@ -166,7 +157,6 @@ def lines(
         ylabel: Label of the vertical axis, with its unit.
         title: Title of the figure.
         logx: Make the horizontal axis logarithmic.
-        logy: Make the vertical axis logarithmic.
         markers: Mark the points.
 
     Raises:
@@ -189,13 +179,7 @@ def lines(
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
     for i, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, label=name, marker=MARKERS[i % len(MARKERS)] if markers else None, **series_style(i))
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    if logx:
-        axes.set_xscale("log")
-    if logy:
-        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title or "", xscale="log" if logx else "linear")
     if len(curves) > 1 or next(iter(curves)):
         figure.legend(loc="outside lower center", ncols=min(len(curves), 4))
-    if title:
-        axes.set_title(title)
     return figure

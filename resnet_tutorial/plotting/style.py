@@ -82,7 +82,7 @@ def show(axes: Axes, image: NDArray[Any]) -> None:
     axes.set_axis_off()
 
 
-def same_length(what: str, values: Sequence[Any], n: int) -> None:
+def one_each(what: str, values: Sequence[Any], n: int) -> None:
     """Raise ``ValueError`` unless there are ``n`` values."""
     if len(values) != n:
         raise ValueError(f"there are {len(values)} {what} for {n}: give one for each")
