@@ -14,6 +14,7 @@ from docutils import nodes
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
+from resnet_tutorial import __version__
 from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
 
@@ -50,6 +51,13 @@ class JoinedWords(SearchEnglish):
         return super().split(text) + joined
 
 
+def configure(app: Sphinx, config: Any) -> None:
+    """Put the package's version under every page, and let the search rank chapters before the API."""
+    config.html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
+    footer = config.html_theme_options["extra_footer"]
+    config.html_theme_options["extra_footer"] = f"{footer.strip()} Version {__version__}."
+
+
 def mark_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give a figure that holds photographs a class: on a dark page its colours stay as they are."""
     for image in doctree.findall(nodes.image):
@@ -76,6 +84,7 @@ def write_cards(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     register_plugin("pybtex.style.formatting", "book", BookStyle)
     app.add_search_language(JoinedWords)
+    app.connect("config-inited", configure)
     app.add_js_file("cards.js", defer="defer")
     app.connect("doctree-resolved", mark_pictures)
     app.connect("build-finished", write_cards)

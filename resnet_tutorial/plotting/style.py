@@ -38,7 +38,7 @@ def use_book_style() -> None:
     if "ipykernel" in sys.modules:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("svg")
+        set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
 
 
 def series_style(i: int) -> dict[str, Any]:
