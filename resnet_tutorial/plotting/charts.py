@@ -28,13 +28,8 @@ def confusion_matrix(
 ) -> Figure:
     """Draw a confusion matrix, rows true classes and columns predicted ones.
 
-    Above 20 classes the cells have no numbers, above 24 only every second, third, ... class is named.
-
-    Args:
-        matrix: Counts, ``(K, K)``.
-        classes: The K class names.
-        normalize: Show each row in percent of its images, instead of counts; an empty row shows dashes.
-        title: Title of the figure.
+    ``matrix`` has counts, ``(K, K)``; with ``normalize`` each row is shown in percent of its images, an empty
+    one as dashes. Above 20 classes cells have no numbers, above 24 not every class is named.
 
     Raises:
         ValueError: If the matrix is not square, negative, or of another size than the names.

@@ -17,13 +17,9 @@ from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, one_each, pixels, show
 def image_grid(
     images: ArrayLike, *, titles: Sequence[str] | None = None, columns: int = 10, title: str | None = None
 ) -> Figure:
-    """Show images in rows, without smoothing their pixels.
+    """Show images in rows of ``columns``, without smoothing their pixels, each below its title.
 
-    Args:
-        images: Shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
-        titles: One short text above each image.
-        columns: Images a row.
-        title: Title of the figure.
+    They have shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or one channel, in uint8 or floats in 0..1.
 
     Raises:
         ValueError: If images have another shape or range, titles another number, or ``columns`` is below 1.

@@ -17,12 +17,8 @@ class Board:
 
     ``tensorboard --logdir DIR`` shows it, during the run too.
 
-    Args:
-        folder: Where to write; runs in neighbouring folders are shown together.
-        model: The network in training.
-        val: Images to predict; the first ``shown`` make the page of predictions. ``None`` for no page.
-        normalize: As in training.
-        shown: How many images the page has.
+    Runs in neighbouring folders are shown together. The first ``shown`` images of ``val``, if there is one,
+    make a page of predictions by ``model``, with ``normalize`` as in training.
 
     Raises:
         ValueError: If the package ``tensorboard`` is not installed.
