@@ -215,10 +215,8 @@ def reliability(
     """
     number, sure, right = (np.asarray(values, dtype=float) for values in (counts, confidence, accuracy))
     if number.ndim != 1 or not number.shape == sure.shape == right.shape or not number.sum() > 0:
-        raise ValueError(
-            f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}:"
-            " give three equally long arrays with an image in some bin"
-        )
+        given = f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}"
+        raise ValueError(f"{given}: give three equally long arrays with an image in some bin")
     bins, filled = len(number), number > 0
     middle = (np.arange(bins) + 0.5) / bins
     figure, (top, bottom) = plt.subplots(

@@ -85,15 +85,13 @@ def prediction_panel(
     """
     array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
     if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):
-        raise ValueError(
-            f"probabilities have shape {shares.shape} and labels {truth.shape}: {len(array)} images and"
-            f" {len(classes)} classes need ({len(array)}, {len(classes)}) and ({len(array)},)"
-        )
+        n, k = len(array), len(classes)
+        given = f"probabilities have shape {shares.shape} and labels {truth.shape}"
+        raise ValueError(f"{given}: {n} images and {k} classes need ({n}, {k}) and ({n},)")
     if shares.min() < 0 or shares.max() > 1 + 1e-6 or truth.min() < 0 or truth.max() >= len(classes):
-        raise ValueError(
-            f"probabilities run from {shares.min():g} to {shares.max():g} and labels from {truth.min()} to"
-            f" {truth.max()}: give 0..1 (not logits) and 0..{len(classes) - 1}"
-        )
+        given = f"probabilities run from {shares.min():g} to {shares.max():g}"
+        given += f" and labels from {truth.min()} to {truth.max()}"
+        raise ValueError(f"{given}: give 0..1 (not logits) and 0..{len(classes) - 1}")
     if top < 1:
         raise ValueError(f"top is {top}: give 1 or more")
     columns = min(2, len(array))
