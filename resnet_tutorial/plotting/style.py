@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ XY = tuple[ArrayLike, ArrayLike]
 
 
 def use_book_style() -> None:
-    """Apply the book's Matplotlib style to all figures made from now on.
+    """Apply the book's Matplotlib style to all figures made from now on; notebooks show them as SVG.
 
     Example:
         >>> with plt.rc_context():  # the settings end with the block
@@ -34,6 +35,10 @@ def use_book_style() -> None:
         144.0
     """
     plt.style.use(ASSETS / "book.mplstyle")
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
 
 
 def series_style(i: int) -> dict[str, Any]:
