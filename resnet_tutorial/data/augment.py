@@ -31,8 +31,7 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
         mode: ``"zero"`` (black) or ``"reflect"`` (mirrored at the border pixel, which is not repeated).
 
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, the offsets have another shape, type or
-            range, the mode is unknown, or the padding does not suit.
+        ValueError: If images or offsets have another shape, type or range, or mode or padding do not suit.
 
     Example:
         >>> image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
@@ -50,14 +49,12 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror, left to right, the images where ``mask`` is true.
+    """Mirror, left to right, the images ``(N, C, H, W)``, uint8, where ``mask`` is true; channels-last.
 
-    Args:
-        images: uint8 ``(N, C, H, W)``; so is the result, channels-last.
-        mask: bool ``(N,)`` from ``draw_flips`` or ``alternating_flips``.
+    The mask is bool ``(N,)``, from ``draw_flips`` or ``alternating_flips``.
 
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, or the mask has another shape or type.
+        ValueError: If images or mask have another shape or type.
 
     Example:
         >>> images = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).view(2, 1, 1, 2)
@@ -81,8 +78,7 @@ def cutout(images: Tensor, centres: Tensor, *, size: int) -> Tensor:
         size: Side of the square, in pixels; 0 paints nothing.
 
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, the centres have another shape or type,
-            or the size is negative.
+        ValueError: If images or centres have another shape or type, or the size is negative.
 
     Example:
         >>> white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
@@ -199,8 +195,7 @@ class Augment:
         The images are not modified; ``draws`` are from ``draw``, on the device of the images.
 
         Raises:
-            ValueError: If the images are not uint8 in four dimensions or too small for the padding, or the
-                draws are for other settings or another number of images.
+            ValueError: If the images do not suit, or the draws are for other settings or other numbers.
         """
         _check_images(images, padding=self.padding, reflect=self.pad_mode == "reflect")
         needed = self.padding > 0, self.flip != "none", self.cutout > 0
@@ -270,12 +265,8 @@ def alternating_flips(n: int, epoch: int, *, seed: int) -> Tensor:
 
     Epoch 0 is random for each image, then every image alternates: two epochs show both views of each image
     once, where independent draws repeat a view half the time. From Jordan, "94% on CIFAR-10 in 3.29 Seconds
-    on a Single GPU" (arXiv:2404.00498).
-
-    Args:
-        n: Number of images in the data set; the result is bool ``(n,)`` on the CPU.
-        epoch: Number of the epoch, from 0.
-        seed: The same for all epochs of a run; a generator seeded with it draws other numbers.
+    on a Single GPU" (arXiv:2404.00498). The result is bool ``(n,)`` on the CPU, for the whole data set; the
+    seed is the same for all epochs of a run, and a generator seeded with it draws other numbers.
 
     Example:
         >>> first, second, third = (alternating_flips(1000, epoch, seed=0) for epoch in range(3))

@@ -205,11 +205,9 @@ def _curves(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[Curve
 
 
 def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
-    """Compute every metric from logits and labels.
+    """Compute every metric from logits and labels of N images, K classes.
 
-    Args:
-        predictions: Of N images with labels, K classes.
-        topk: Which top-k accuracies; a k of K or more, where every image would count, is left out.
+    Of the top-k accuracies a k of K or more, where every image would count, is left out.
 
     Raises:
         ValueError: If a k is below 1, or the predictions have no labels.

@@ -38,17 +38,10 @@ def write_report(
     title: str,
     about: Mapping[str, Any],
 ) -> Path:
-    """Write ``index.html``, ``report.json`` and the figures into a folder.
+    """Write ``index.html``, ``report.json`` and the figures into a folder; return the path of the page.
 
-    Args:
-        folder: Made if missing; files of the same names are replaced.
-        predictions: Of the split's N images, in its order.
-        split: The images, for the page of mistakes.
-        title: Heading of the page.
-        about: What else to say of network and data, name and value.
-
-    Returns:
-        The path of the page.
+    The folder is made if missing, and files of the same names are replaced. Predictions are of the images of
+    ``split``, in its order; ``about`` is what else to say of network and data, name and value.
 
     Raises:
         ValueError: If predictions and split are of different images, a number in ``about`` is not finite, or

@@ -86,8 +86,8 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     """Build a network by name: ``resnet20``, ``plain56``, ``preact_resnet20``, ``resnet50``, ...
 
     A ``resnet`` of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
-    ``_wide`` one has 48 channels in its first stage and pools after the stem: few, large layers, which keep a
-    processor busier than the many small ones of ResNet-20.
+    ``_wide`` one has 48 channels in its first stage and pools after the stem: few, large layers keep a
+    processor busier than many small ones.
 
     Args:
         name: One of ``MODELS``, or the same with another valid depth.
@@ -180,9 +180,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> int:
     """Count the multiply-adds of convolutions and linear layers for one image: the FLOPs of He et al. 2016.
 
-    Args:
-        model: Any network whose layers have a rule in PyTorch's FLOP counter; it is not run and not changed.
-        input_size: (channels, height, width) of the image, or one number for a square colour image.
+    ``input_size`` is (channels, height, width) of the image, or one number for a square colour image. The
+    network, any whose layers have a rule in PyTorch's FLOP counter, is not run and not changed.
 
     Example:
         >>> from resnet_tutorial.models import resnet20

@@ -28,13 +28,8 @@ def confusion_matrix(
 ) -> Figure:
     """Draw a confusion matrix, rows true classes and columns predicted ones.
 
-    Above 20 classes the cells have no numbers, above 24 only every second, third, ... class is named.
-
-    Args:
-        matrix: Counts, ``(K, K)``.
-        classes: The K class names.
-        normalize: Show each row in percent of its images, instead of counts; an empty row shows dashes.
-        title: Title of the figure.
+    ``matrix`` has counts, ``(K, K)``; with ``normalize`` each row is shown in percent of its images, an empty
+    one as dashes. Above 20 classes cells have no numbers, above 24 not every class is named.
 
     Raises:
         ValueError: If the matrix is not square, negative, or of another size than the names.
@@ -220,10 +215,8 @@ def reliability(
     """
     number, sure, right = (np.asarray(values, dtype=float) for values in (counts, confidence, accuracy))
     if number.ndim != 1 or not number.shape == sure.shape == right.shape or not number.sum() > 0:
-        raise ValueError(
-            f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}:"
-            " give three equally long arrays with an image in some bin"
-        )
+        given = f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}"
+        raise ValueError(f"{given}: give three equally long arrays with an image in some bin")
     bins, filled = len(number), number > 0
     middle = (np.arange(bins) + 0.5) / bins
     figure, (top, bottom) = plt.subplots(

@@ -22,9 +22,9 @@ def learning_curves(
     """Draw loss and accuracy against the epoch, training solid and validation dashed.
 
     Args:
-        rows: One mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, if there was a
-            validation split, ``val_loss`` and ``val_accuracy`` (accuracies in 0..1; None or NaN is left out);
-            or several such runs by name.
+        rows: One mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, where measured,
+            ``val_loss`` and ``val_accuracy`` (accuracies in 0..1; None or NaN is left out); or several such
+            runs by name.
         title: Title of the figure.
 
     Raises:
@@ -88,15 +88,10 @@ def bars(
     highlight: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw horizontal bars with their values written beside them, the first on top.
+    """Draw horizontal bars with their values, in format ``fmt``, beside them, the first on top.
 
-    Args:
-        values: Name to length.
-        errors: Name to half the length of an error bar, for some or all of the names.
-        xlabel: Label of the axis, with its unit.
-        fmt: How to write a value.
-        highlight: Name of a bar to colour differently.
-        title: Title of the figure.
+    ``errors`` has half the lengths of error bars, for some or all of the names; ``highlight`` is the name of
+    a bar to colour differently. The label of the axis says the unit.
 
     Raises:
         ValueError: If there are no bars, a length is not finite, or an error or highlight names no bar.
@@ -149,15 +144,10 @@ def lines(
     logx: bool = False,
     markers: bool = False,
 ) -> Figure:
-    """Draw labelled series, each with a colour and a line style of its own.
+    """Draw labelled series, each with a colour and a line style of its own, points marked with ``markers``.
 
-    Args:
-        series: Name to ``y`` of shape ``(n,)``, drawn against 1..n, or to a tuple ``(x, y)`` of such arrays.
-        xlabel: Label of the horizontal axis, with its unit.
-        ylabel: Label of the vertical axis, with its unit.
-        title: Title of the figure.
-        logx: Make the horizontal axis logarithmic.
-        markers: Mark the points.
+    A series is ``y`` of shape ``(n,)``, drawn against 1..n, or a tuple ``(x, y)`` of such arrays. The labels
+    of the axes say the units; ``logx`` makes the horizontal one logarithmic.
 
     Raises:
         ValueError: If there is no series, or one has another shape.

@@ -101,8 +101,7 @@ def block_diagram(
 
     Args:
         kind: One of ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
-        channels: Number of output channels written into the convolutions; a bottleneck ends with four times
-            as many.
+        channels: Output channels written into the convolutions; a bottleneck ends with four times as many.
         shortcut: Either ``"identity"`` or ``"projection"`` (1x1 convolution and BN).
         title: Title of the figure.
 
@@ -138,13 +137,9 @@ def network_diagram(
 ) -> Figure:
     """Draw a network from stem to head, one box a row of the table.
 
-    The height of a box grows with the square root of the spatial size, its width with that of the number of
-    channels, so that 32 and 4, or 16 and 2,048, fit into one picture.
-
-    Args:
-        rows: In the order of the data: name, description (such as ``"3 basic blocks"``), output shape
-            ``(channels, height, width)``, and number of parameters or None.
-        title: Title of the figure.
+    The height of a box grows with the square root of the spatial size, its width with that of the channels.
+    A row is name, description (such as ``"3 basic blocks"``), output shape ``(channels, height, width)``, and
+    number of parameters or None.
 
     Raises:
         ValueError: If there are no rows, or one has another form.

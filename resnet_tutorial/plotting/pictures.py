@@ -17,13 +17,9 @@ from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, one_each, pixels, show
 def image_grid(
     images: ArrayLike, *, titles: Sequence[str] | None = None, columns: int = 10, title: str | None = None
 ) -> Figure:
-    """Show images in rows, without smoothing their pixels.
+    """Show images in rows of ``columns``, without smoothing their pixels, each below its title.
 
-    Args:
-        images: Shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
-        titles: One short text above each image.
-        columns: Images a row.
-        title: Title of the figure.
+    They have shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or one channel, in uint8 or floats in 0..1.
 
     Raises:
         ValueError: If images have another shape or range, titles another number, or ``columns`` is below 1.
@@ -89,15 +85,13 @@ def prediction_panel(
     """
     array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
     if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):
-        raise ValueError(
-            f"probabilities have shape {shares.shape} and labels {truth.shape}: {len(array)} images and"
-            f" {len(classes)} classes need ({len(array)}, {len(classes)}) and ({len(array)},)"
-        )
+        n, k = len(array), len(classes)
+        given = f"probabilities have shape {shares.shape} and labels {truth.shape}"
+        raise ValueError(f"{given}: {n} images and {k} classes need ({n}, {k}) and ({n},)")
     if shares.min() < 0 or shares.max() > 1 + 1e-6 or truth.min() < 0 or truth.max() >= len(classes):
-        raise ValueError(
-            f"probabilities run from {shares.min():g} to {shares.max():g} and labels from {truth.min()} to"
-            f" {truth.max()}: give 0..1 (not logits) and 0..{len(classes) - 1}"
-        )
+        given = f"probabilities run from {shares.min():g} to {shares.max():g}"
+        given += f" and labels from {truth.min()} to {truth.max()}"
+        raise ValueError(f"{given}: give 0..1 (not logits) and 0..{len(classes) - 1}")
     if top < 1:
         raise ValueError(f"top is {top}: give 1 or more")
     columns = min(2, len(array))

@@ -49,8 +49,8 @@ def series_style(i: int) -> dict[str, Any]:
 def as_text(name: str) -> str:
     """Return a class name such that Matplotlib shows it as it is, on one line and not too long.
 
-    Matplotlib would set ``$...$`` as mathematics and leave a name that begins with ``_`` out of a legend.
-    Folders may have names with line breaks, or with bytes that are no text (surrogates in Python).
+    Matplotlib would set ``$...$`` as mathematics and leave a name that begins with ``_`` out of a legend. A
+    folder's name may have line breaks, or bytes that are no text (surrogates in Python).
     """
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     if len(shown) > LONGEST_NAME:
@@ -64,14 +64,11 @@ def pixels(images: ArrayLike) -> NDArray[Any]:
     if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
-        raise ValueError(
-            f"images have shape {np.shape(images)}: give (N, H, W, 3) or (N, 3, H, W), N above 0"
-        )
+        allowed = "(N, H, W, 3) or (N, 3, H, W), N above 0"
+        raise ValueError(f"images have shape {np.shape(images)}: give {allowed}")
     if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 1):
-        raise ValueError(
-            f"images run from {array.min():g} to {array.max():g}: give uint8, or floats in 0..1"
-            " (undo the normalisation)"
-        )
+        allowed = "uint8, or floats in 0..1 (undo the normalisation)"
+        raise ValueError(f"images run from {array.min():g} to {array.max():g}: give {allowed}")
     return array[..., 0] if array.shape[3] == 1 else array
 
 

@@ -149,11 +149,9 @@ def decay_groups(
 class MovingAverage:
     """An exponential moving average of a network's weights and running statistics.
 
-    Whole numbers, such as the step counters of batch normalisation, stay the network's own.
-
-    Args:
-        model: The network; its tensors must stay where they are in memory.
-        decay: Share of the old average that each step keeps. The first average is the first weights.
+    Whole numbers, such as the step counters of batch normalisation, stay the network's own; its tensors must
+    stay where they are in memory. Each step keeps the share ``decay`` of the old average, which starts as the
+    first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -112,9 +112,8 @@ class History:
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{path} is not a training history: expected the JSON that History.save writes"
-            ) from None
+            expected = "expected the JSON that History.save writes"
+            raise ValueError(f"{path} is not a training history: {expected}") from None
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> History:
@@ -267,6 +266,5 @@ def is_finite(model: nn.Module) -> bool:
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """Return what differs between two runs, in words."""
-    names = list(theirs) + [name for name in ours if name not in theirs]
-    pairs = [(name, theirs.get(name), ours.get(name)) for name in names]
+    pairs = [(name, theirs.get(name), ours.get(name)) for name in theirs | ours]
     return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
