@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from .optimizers import Muon, decay_groups
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+KINDS = {"str": str, "bool": bool, "int": numbers.Integral, "float": numbers.Real, "None": type(None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,11 @@ class Recipe:
             if (value := getattr(self, field)) not in allowed:
                 unknown = f"unknown {field} {value!r}: choose one of {', '.join(allowed)}"
                 raise ValueError(f"recipe {self.name!r}: {unknown}")
+        for part in dataclasses.fields(self):
+            kinds = [KINDS[name] for name in part.type.split(" | ") if name in KINDS]
+            value = getattr(self, part.name)
+            fits = isinstance(value, tuple(kinds)) and (bool in kinds or not isinstance(value, bool))
+            self._require(not kinds or fits, part.name, f"of type {part.type}")
         counts = ("epochs", "steps", "batch_size", "patience")
         for field in (*counts, "lr", "other_lr", "warmup_lr", "gamma", "grad_clip"):
             value = getattr(self, field)
