@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
 from resnet_tutorial import __version__
+from resnet_tutorial.exercises import STRICT
 from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
 
@@ -82,6 +84,7 @@ def write_cards(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    os.environ[STRICT] = "1"  # a result other than the text describes stops the build
     register_plugin("pybtex.style.formatting", "book", BookStyle)
     app.add_search_language(JoinedWords)
     app.connect("config-inited", configure)
