@@ -8,9 +8,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from . import __version__, commands, runtime
 from .commands import SHIPPED
@@ -62,25 +62,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         photo.png: ship ...%
         0
     """
-    arguments = build_parser().parse_args(argv)
-    arguments.argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        arguments = build_parser().parse_args(argv)
+        arguments.argv = list(sys.argv[1:] if argv is None else argv)
         with _plain_warnings(), _patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
-        print(f"resnet-tutorial: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        print("resnet-tutorial: interrupted; a training goes on with --resume", file=sys.stderr)
+        _complain("interrupted; a training goes on with --resume")
         return 130
     return 0
+
+
+def _complain(text: str) -> None:
+    """Print one line on standard error, if anybody reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(_line(text), file=sys.stderr, flush=True)
+
+
+def _line(text: str) -> str:
+    """Return a message as one line, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " for letter in f"resnet-tutorial: {text}")
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Print warnings as one line on standard error, without the place in the source."""
     original = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"resnet-tutorial: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: _line(str(message)) + "\n"
     try:
         yield
     finally:
@@ -126,11 +138,37 @@ def _patient_output() -> Iterator[None]:
         output.flush()
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line, like all of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    """Return what argparse calls to read a whole number from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return number
+
+    return read
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file or folder is empty")
+    return Path(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser, whose help shows examples for every command."""
-    parser = argparse.ArgumentParser(
-        prog="resnet-tutorial", description="Train, fine-tune and evaluate ResNets."
-    )
+    parser = _Parser(prog="resnet-tutorial", description="Train, fine-tune and evaluate ResNets.")
     parser.add_argument("--version", action="version", version=f"resnet-tutorial {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     shipped = " or ".join(weights for _, weights in SHIPPED_WEIGHTS) + ", which come with the package"
@@ -150,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = add("download", commands.download, "Fetch all of CIFAR-10 and check its content.", "")
     sub.add_argument(
-        "--root", type=Path, help="where to keep it (default: RESNET_TUTORIAL_DATA or the user's cache)"
+        "--root", type=_path, help="where to keep it (default: RESNET_TUTORIAL_DATA or the user's cache)"
     )
 
     sub = add("train", commands.train, "Train a network from scratch.", TRAIN_EXAMPLES)
@@ -162,7 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(sub, recipe="quick")
     sub.add_argument(
         "--record",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="afterwards measure the test images, once, and write it down",
     )
@@ -175,12 +213,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
     sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
     sub.add_argument(
-        "--report", type=Path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
+        "--report", type=_path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
     )
-    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
+    sub.add_argument("--json", type=_path, metavar="FILE", help="also write the report as JSON")
 
     sub = add("predict", commands.predict, "Name what is in a picture.", PREDICT_EXAMPLES)
-    sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    sub.add_argument("images", nargs="+", type=_path, metavar="IMAGE")
     sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
 
@@ -199,7 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = add("check", commands.check, "Check your answers to a chapter's exercises.", CHECK_EXAMPLES)
     sub.add_argument("chapter", type=int, help="its number")
-    sub.add_argument("--notebook", type=Path, help="the file with your answers (default: the chapter's own)")
+    sub.add_argument("--notebook", type=_path, help="the file with your answers (default: the chapter's own)")
     return parser
 
 
@@ -224,18 +262,18 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
     parser.add_argument(
         "--val-fraction", type=float, default=0.1, help="share kept for validation (default: 0.1)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_number(0, 2**32 - 1), default=0, help="from 0 to 2**32 - 1")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
     parser.add_argument("--precision", choices=runtime.PRECISIONS, default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the network (pays in long runs)")
     parser.add_argument(
-        "--out", type=Path, help="directory for the results (default: runs/ and a name made of the settings)"
+        "--out", type=_path, help="directory for the results (default: runs/ and a name made of the settings)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the results of an earlier run in that directory"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this command")
     parser.add_argument(
-        "--save-every", type=int, metavar="STEPS", help="save the run's state this often, too"
+        "--save-every", type=_number(1, 10**12), metavar="STEPS", help="save the run's state this often, too"
     )
-    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard")
+    parser.add_argument("--tensorboard", type=_path, metavar="DIR", help="write curves for TensorBoard")

@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
+import os
 import shlex
-import tempfile
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from . import data, evaluation, exercises, models, records, runtime, training
 from .data import CIFAR10, Normalize, Split
-from .files import atomic
+from .files import atomic, claimed, refuse_unwritable
 from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
-RESULTS = ("model.safetensors", "best.safetensors", "history.json", "history.csv", "checkpoint.pt")
+RESULTS = ("checkpoint.pt", "model.safetensors", "best.safetensors", "history.json", "history.csv")
 
 
 def download(arguments: argparse.Namespace) -> None:
@@ -125,7 +123,9 @@ def _run(
     device = runtime.pick_device(arguments.device or distributed.local_device())
     dtype = runtime.pick_precision(device, arguments.precision)
     out = _folder(arguments, name, recipe)
-    with _claimed(out, resume=arguments.resume, overwrite=arguments.overwrite):
+    with _claimed(arguments, out):
+        if arguments.resume and distributed.rank() == 0:
+            _miss_best(out, val)
         held_out = f", {len(val):,} for validation" if val is not None else ""
         size = f"{models.count_parameters(model):,} parameters"
         _say(f"{name}: {size}; {len(learn):,} training images{held_out}")
@@ -138,6 +138,7 @@ def _run(
 
         board = None
         if arguments.tensorboard is not None and distributed.rank() == 0:
+            refuse_unwritable(arguments.tensorboard, what="curves (--tensorboard)")
             board = Board(arguments.tensorboard / out.name, model, val, normalize=normalize)
 
         def on_epoch(row: Row) -> None:
@@ -177,37 +178,32 @@ def _run(
 
 def _folder(arguments: argparse.Namespace, network: str, recipe: Recipe) -> Path:
     """Return where the results go: ``--out``, else a folder named after network, recipe, data and seed."""
-    data = [] if arguments.data == "sample" else [Path(arguments.data).resolve().name]
+    data = [] if arguments.data == "sample" else [os.path.basename(os.path.realpath(arguments.data))]
     classes = getattr(arguments, "classes", None) or []
     return arguments.out or Path("runs") / _name(arguments, network, recipe, *data, *classes)
 
 
-@contextlib.contextmanager
-def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Keep a folder of results to this run: no earlier ones are lost, and no other run writes there now."""
+def _claimed(arguments: argparse.Namespace, out: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep the folder of results to this run; of several processes the first one does it for all."""
     if distributed.rank() != 0:
-        yield
+        return contextlib.nullcontext()
+    how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    return claimed(out, RESULTS, state="checkpoint.pt", **how)
+
+
+def _miss_best(out: Path, val: Split | None) -> None:
+    """Warn if the best network of a run that goes on cannot be had: only a better one will be written."""
+    path = out / "best.safetensors"
+    best = History.from_checkpoint(out / "checkpoint.pt").best()
+    if best is None or val is None:
         return
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is no directory: give another one for the results (--out)")
-    place = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"resnet-tutorial-{place}.lock", timeout=0)
     try:
-        held = lock.acquire()
-    except Timeout:
-        raise ValueError(f"another run writes to {out}: choose another folder (--out)") from None
-    with held:
-        found = [out / name for name in RESULTS if (out / name).exists()]
-        if found and not (resume or overwrite):
-            raise ValueError(
-                f"{out} holds the results of an earlier run: go on with it (--resume), "
-                "choose another folder (--out), or replace them (--overwrite)"
-            )
-        if not resume:
-            out.mkdir(parents=True, exist_ok=True)
-            for path in found:
-                path.unlink()
-        yield
+        epoch = models.load_weights(path)[1].get("epoch", 0)
+        problem = f"is of epoch {epoch}, not of {best['epoch']}" if epoch < best["epoch"] else ""
+    except (FileNotFoundError, ValueError) as error:
+        problem = f"cannot be used ({error})"
+    if problem:
+        warnings.warn(f"{path} {problem}: it is written again only if a later epoch is better", stacklevel=2)
 
 
 def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
@@ -233,6 +229,9 @@ def _print_row(row: Row) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a network."""
     model, metadata = _load_model(arguments.weights, name=arguments.model)
+    for place, what in ((arguments.report, "the page (--report)"), (arguments.json, "the numbers (--json)")):
+        if place is not None:
+            refuse_unwritable(place if place == arguments.report else place.parent, what=what)
     split = _of_its_classes(_load(arguments, "test"), tuple(metadata["classes"]), only=arguments.classes)
     predictions = evaluation.predict(
         model,
@@ -295,7 +294,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Judge a reader's answers to the exercises of a chapter."""
-    verdicts = exercises.check(arguments.chapter, arguments.notebook)
+    verdicts = exercises.check_notebook(arguments.chapter, arguments.notebook)
     print(*verdicts, sep="\n")
     right = sum(verdict.state == "right" for verdict in verdicts)
     print(f"{right} of {len(verdicts)} right; the other exercises have no check: compare with the solutions")

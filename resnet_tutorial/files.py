@@ -1,22 +1,28 @@
-"""Writing files so that each is complete or not there, and clearing away what killed processes left."""
+"""Files that are complete or not there, and results that wait until others have taken their place."""
 
 from __future__ import annotations
 
 import glob
 import os
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["ASSETS", "atomic", "remove_stale", "workspace"]
+from filelock import FileLock, Timeout
+
+__all__ = ["ASSETS", "atomic", "claimed", "refuse_unwritable", "remove_stale", "workspace"]
 
 ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
 WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: nobody else's do
+LOCK = ".resnet-tutorial-lock"
+# Inside a directory of results: what waits there until others have taken its place, and what is on its way.
+ASIDE, MOVING = ".resnet-tutorial-earlier", ".resnet-tutorial-moving"
 
 
 @contextmanager
@@ -41,7 +47,8 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     if reason := _no_file(path, target):
         raise ValueError(f"cannot write {path}: {reason}: give the name of a file")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")  # same directory: renamed, not copied
+    # In the same directory: to be renamed, not copied.
+    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         if parents:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +61,7 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError, raised while it handles the OSError.
         cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
+        if not isinstance(cause, OSError) or cause.filename not in (None, str(partial), str(target.parent)):
             raise
         folder = target.parent
         reason = (cause.strerror or str(cause)) if folder.is_dir() else f"{folder} is not a directory"
@@ -74,6 +81,119 @@ def _no_file(path: str | Path, target: Path) -> str | None:
     if target.is_symlink():
         return "its links lead in a circle"
     return "it is a device or a pipe" if target.exists() and not target.is_file() else None
+
+
+def refuse_unwritable(path: str | Path, *, what: str) -> None:
+    """Raise ``ValueError`` if no file can be made in the directory ``path``, there or not yet.
+
+    Ask before long work, not after it.
+
+    Example:
+        >>> Path("note.txt").touch()
+        >>> refuse_unwritable("note.txt/results", what="results")
+        Traceback (most recent call last):
+        ValueError: cannot write to note.txt/results: ...note.txt is no directory: give another place for ...
+    """
+    place = Path(os.path.realpath(path))
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        reason = f"{place} is no directory"
+    elif str(place).startswith(("/dev", "/proc")):
+        reason = "it belongs to the system"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        reason = "no permission"
+    else:
+        return
+    raise ValueError(f"cannot write to {path}: {reason}: give another place for {what}")
+
+
+@contextmanager
+def claimed(out: Path, names: Sequence[str], *, state: str, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Keep a directory of results to this process: no earlier ones are lost, no other run writes there.
+
+    Earlier results that are to be replaced wait in a hidden directory inside it. They go when the block, or a
+    process that was killed in it, has left a new ``state``; else they are put back, now or by the next run.
+
+    Args:
+        out: The directory; made if it is missing, and removed again if it stays empty.
+        names: Of the files that a run writes, ``state`` among them.
+        state: The one from which a run goes on.
+        resume: Whether this run goes on from there.
+        overwrite: Whether earlier results may be replaced.
+
+    Raises:
+        ValueError: If it cannot be written to, another run has it, or earlier results are in the way.
+
+    Example:
+        >>> options = {"state": "run.pt", "resume": False, "overwrite": True}
+        >>> with claimed(Path("run"), ["run.pt", "net.pt"], **options):
+        ...     count = Path("run/net.pt").write_text("old"), Path("run/run.pt").write_text("old")
+        >>> with claimed(Path("run"), ["run.pt", "net.pt"], **options):
+        ...     Path("run/net.pt").exists()  # and no new state is written
+        False
+        >>> Path("run/net.pt").read_text()
+        'old'
+    """
+    refuse_unwritable(out, what="the results (--out)")
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / LOCK, timeout=0).acquire()
+    except Timeout:
+        raise ValueError(f"another run writes to {out}: choose another folder (--out)") from None
+    except OSError as error:
+        raise ValueError(f"cannot write to {out}: {error.strerror or error}") from None
+    with lock:
+        try:
+            _settle(out, names, state)
+            found = [out / name for name in names if os.path.lexists(out / name)]
+            if resume and out / state not in found:
+                raise ValueError(f"no checkpoint at {out / state}: start the run without --resume")
+            if found and not (resume or overwrite):
+                raise ValueError(
+                    f"{out} holds the results of an earlier run: go on with it (--resume), "
+                    "choose another folder (--out), or replace them (--overwrite)"
+                )
+            if found and not resume:
+                if odd := [path for path in found if path.is_symlink() or not path.is_file()]:
+                    raise ValueError(
+                        f"{odd[0]} is no regular file: remove it, or choose another folder (--out)"
+                    )
+                _move(out, out / MOVING, names)
+                (out / MOVING).rename(out / ASIDE)
+            yield
+        finally:
+            _settle(out, names, state)
+            (out / LOCK).unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # it holds results
+                    out.rmdir()
+
+
+def _settle(out: Path, names: Sequence[str], state: str) -> None:
+    """Drop the results put aside if a new run has its state, else put them back; a kill may interrupt it."""
+    if (out / ASIDE).is_dir():
+        new = (out / state).exists()
+        for name in names:
+            if new:
+                (out / ASIDE / name).unlink(missing_ok=True)
+            elif not (out / ASIDE / name).exists():
+                (out / name).unlink(missing_ok=True)
+        if new:
+            (out / ASIDE).rmdir()
+        else:
+            (out / ASIDE).rename(out / MOVING)
+    if (out / MOVING).is_dir():
+        _move(out / MOVING, out, names)
+        (out / MOVING).rmdir()
+
+
+def _move(source: Path, target: Path, names: Sequence[str]) -> None:
+    target.mkdir(exist_ok=True)
+    for name in names:
+        if os.path.lexists(source / name):
+            (source / name).replace(target / name)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from . import models
 from .data import Split
 from .evaluation import Predictions, predict, report
-from .files import atomic
+from .files import atomic, refuse_unwritable
 from .runtime import source_version
 from .training import RECIPES, History, Recipe, Row
 
@@ -174,9 +174,10 @@ def refuse_existing(folder: str | Path, name: str, *, overwrite: bool = False) -
         Traceback (most recent call last):
         ValueError: s0.json exists: record into another folder, or replace it (overwrite=True, --overwrite)
     """
+    if not name or name != Path(name).name:
+        raise ValueError(f"cannot name a record {name!r}: give a file name without a folder")
+    refuse_unwritable(folder, what="records (--record)")
     path = Path(folder) / f"{name}.json"
-    if path.parent.exists() and not path.parent.is_dir():
-        raise ValueError(f"cannot record into {folder}: it is no directory")
     if path.exists() and not overwrite:
         advice = "record into another folder, or replace it (overwrite=True, --overwrite)"
         raise ValueError(f"{path} exists: {advice}")
@@ -202,7 +203,8 @@ def record_run(
     what to type to make the record again, ``data`` the name of the images, ``val`` those held out, if any.
 
     Raises:
-        ValueError: If there is a record of this name or no recipe of that name, or a file cannot be written.
+        ValueError: If there is a record of this name or no recipe of that name, the network is another, the
+            history is empty, or a file cannot be written.
 
     Example:
         >>> from resnet_tutorial.data import load_sample
@@ -217,6 +219,11 @@ def record_run(
     refuse_existing(folder, name, overwrite=overwrite)
     recipe = Recipe(**history.recipe)
     changes = changed(recipe)  # refuses one that nobody could run again
+    with torch.device("meta"):
+        if models.create(network, num_classes=len(test.classes)).config != model.config:
+            raise ValueError(f"the network is no {network}: give the name that it was made with")
+    if not history.rows:
+        raise ValueError("the history is empty: record a run that was carried to its end")
     single, flipped = (predict(model, test, flip=flip) for flip in (False, True))
     path = single.save(Path(folder) / f"{name}.npz", dtype=np.float16)
     kept, digest = report(Predictions.load(path)), hashlib.sha256(path.read_bytes()).hexdigest()

@@ -43,6 +43,8 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"unknown device {str(name)!r}: choose one of cpu, cuda, cuda:1, mps") from None
+    if device.type == "cpu" and device.index:
+        raise ValueError(f"unknown device {str(name)!r}: there is one CPU, cpu")
     cuda = cuda and (device.index or 0) < torch.cuda.device_count()
     if not {"cpu": True, "cuda": cuda, "mps": mps}.get(device.type, False):
         raise ValueError(f"device {str(name)!r} is not available here: choose cpu, or leave the choice open")

@@ -246,7 +246,8 @@ def test_a_built_page_asks_the_network_for_nothing(tmp_path):
     book.mkdir()
     for name in ("_config.yml", "references.bib", "references.md", "glossary.md"):
         shutil.copy(BOOK / name, book / name)
-    shutil.copytree(BOOK / "_static", book / "_static")
+    for folder in ("_static", "_ext"):
+        shutil.copytree(BOOK / folder, book / folder)
     (book / "index.md").write_text(
         "# Title\n\n$y = F(x) + x$ {cite}`He2016` {term}`logits`\n", encoding="utf-8"
     )
@@ -269,6 +270,8 @@ def test_a_built_page_asks_the_network_for_nothing(tmp_path):
     pages = {path.name: path.read_text(encoding="utf-8") for path in html.glob("*.html")}
     assert {"index.html", "glossary.html", "references.html"} <= set(pages)
     assert 'src="_static/mathjax/' in pages["index.html"]
+    assert "He et al. 2016a</a>" in pages["index.html"]
+    assert '"term-logits": "' in (html / "_static/cards.js").read_text(encoding="utf-8")
     assert (html / "_static/mathjax/tex-chtml.js").stat().st_size > 100_000
     for name, page in pages.items():
         tags = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -147,13 +148,38 @@ def test_earlier_results_are_not_lost(photos, tmp_path, capsys):
     assert all(after[name] != before[name] for name in before)  # nothing of the earlier run is left among it
 
 
-def test_a_run_that_dies_leaves_nothing_of_an_earlier_one_beside_it(photos, tmp_path, capsys):
-    """A new best network beside the last network of another run looks like one result."""
+@pytest.mark.parametrize("wrong", [["--lr", 1e30], ["--tensorboard", "file/board"], ["--batch-size", 0]])
+def test_a_run_that_dies_gives_back_what_it_was_to_replace(photos, tmp_path, capsys, monkeypatch, wrong):
+    """The folder was cleared before the new run had anything: a wrong option cost hours."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     out = tmp_path / "run"
     assert run(*quick(photos, out)) == 0
-    assert run(*quick(photos, out, "--overwrite", "--lr", 1e30)) == 2
-    assert "try a learning rate below" in capsys.readouterr().err
-    assert contents(out) == {}
+    before = contents(out)
+    refusal(capsys, *quick(photos, out, "--overwrite", *wrong))
+    assert contents(out) == before
+
+
+def test_a_run_that_stops_later_leaves_nothing_of_an_earlier_one_beside_it(photos, tmp_path, monkeypatch):
+    """A new checkpoint beside the last network of another run looks like one result."""
+    out = tmp_path / "run"
+    assert run(*quick(photos, out)) == 0
+    monkeypatch.setattr(commands, "_print_row", lambda row: os.kill(os.getpid(), signal.SIGINT))
+    assert run(*quick(photos, out, "--overwrite", "--seed", 1, "--epochs", 3)) == 130
+    assert contents(out).keys() == {"checkpoint.pt", "best.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["history.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["directory", "link"])
+def test_what_cannot_be_replaced_stops_a_run_before_anything_is_lost(photos, tmp_path, capsys, name, kind):
+    """Half of the earlier results had been deleted when the directory among them was met."""
+    out = tmp_path / "run"
+    assert run(*quick(photos, out)) == 0
+    (out / name).unlink()
+    (out / name).mkdir() if kind == "directory" else (out / name).symlink_to("nowhere/at/all")
+    names = sorted(os.listdir(out))
+    assert f"{name} is no regular file" in refusal(capsys, *quick(photos, out, "--overwrite"))
+    assert sorted(os.listdir(out)) == names
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0])
@@ -163,15 +189,16 @@ def test_a_dead_network_is_not_saved(photos, tmp_path, capsys, fraction):
     one_step = ["--lr", 1e30, "--batch-size", 12, "--val-fraction", fraction]
     line = refusal(capsys, *quick(photos, out, *one_step))
     assert ("the validation loss is nan" if fraction else "weights are no longer finite") in line
-    assert contents(out) == {}
+    assert not out.exists()
 
 
 def test_two_runs_do_not_share_a_folder(photos, tmp_path, capsys, monkeypatch):
-    """Two at once would leave the network of one and the best of the other."""
+    """Two at once would mix their files; each may have a temporary folder of its own."""
     out = tmp_path / "run"
     entered = []
 
     def during(*args, **options):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         entered.append(refusal(capsys, *quick(photos, out)))
         return fit(*args, **options)
 
@@ -209,17 +236,29 @@ def test_a_record_that_exists_is_refused_before_the_training(tmp_path, capsys, m
     assert run(*words, tmp_path / "two", "--overwrite") == 0
 
 
-def test_the_best_network_may_be_gone_when_a_run_goes_on(photos, tmp_path):
-    """Its loss was read back from its file: without that file the run ended after every epoch."""
+@pytest.mark.parametrize("content", [b"damaged", None])
+def test_the_best_network_may_be_gone_when_a_run_goes_on(photos, tmp_path, content):
+    """Its loss was read back from its file: the run ended after every epoch; later nobody missed it."""
     out = tmp_path / "run"
     longer = [*quick(photos, out, "--epochs", 3, "--lr", 0.5)]
     assert run(*longer) == 0
     whole = contents(out)
-    (out / "best.safetensors").write_bytes(b"damaged")
+    (out / "best.safetensors").unlink()
+    if content is not None:
+        (out / "best.safetensors").write_bytes(content)
     checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
     assert [row["epoch"] for row in checkpoint["rows"]] == [1, 2, 3]
-    assert run(*longer, "--resume") == 0
+    with pytest.warns(UserWarning, match="written again only if a later epoch is better"):
+        assert run(*longer, "--resume") == 0
     assert contents(out)["model.safetensors"] == whole["model.safetensors"]
+
+
+def test_no_checkpoint_is_kept_of_a_network_that_died(photos, tmp_path, capsys):
+    """The state written every so many steps took the place of the last good one."""
+    out = tmp_path / "run"
+    line = refusal(capsys, *quick(photos, out, "--lr", 1e30, "--save-every", 1, "--epochs", 2))
+    assert "try a learning rate below" in line
+    assert not out.exists()
 
 
 def test_a_link_is_followed_not_replaced(photos, weights, tmp_path):
@@ -254,13 +293,79 @@ def test_a_closed_standard_output_is_no_error(photos, weights, tmp_path, monkeyp
     assert json.loads((tmp_path / "r.json").read_text())["n"] == 12
 
 
-def test_results_that_cannot_be_kept_are_refused_before_the_training(photos, tmp_path, capsys):
+def test_results_that_cannot_be_kept_are_refused_before_the_training(photos, tmp_path, capsys, monkeypatch):
     """Found after hours of training, a wrong path costs all of them."""
     (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.setattr(commands, "fit", lambda *args, **options: pytest.fail("it trains"))
+    for place in ("file/sub", "circle"):
+        assert "is no directory" in refusal(capsys, *quick(photos, tmp_path / place))
+        assert "is no directory" in refusal(
+            capsys, "train", "--record", tmp_path / place, "--out", tmp_path / "run", "--model", "resnet8"
+        )
+    assert "name of a file or folder is empty" in refusal(capsys, *quick(photos, ""))
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    assert "no permission" in refusal(capsys, *quick(photos, tmp_path / "run"))
+    monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
     assert "no directory" in refusal(capsys, *quick(photos, tmp_path / "file"))
     words = ["train", "--model", "resnet8", "--epochs", 1, "--out", tmp_path / "new"]
     assert "no directory" in refusal(capsys, *words, "--record", tmp_path / "file")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_report_that_cannot_be_kept_is_refused_before_the_measuring(
+    photos, weights, tmp_path, capsys, monkeypatch, option
+):
+    """All images had been measured by the time that the wrong path was met."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(commands.evaluation, "predict", lambda *args, **options: pytest.fail("it measures"))
+    words = ["evaluate", weights, "--data", photos, option, tmp_path / "file" / "sub" / "report"]
+    assert "is no directory" in refusal(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", -1], "'-1' is no whole number from 0 to 4294967295"),
+        (["--seed", 2**32], "is no whole number from"),
+        (["--save-every", 0], "'0' is no whole number from 1"),
+        (["--device", "cpu:3"], "there is one CPU, cpu"),
+        (["--colour", "red"], "unrecognized arguments: --colour red (see"),
+    ],
+)
+def test_a_wrong_option_gives_one_line(photos, tmp_path, capsys, words, message):
+    """Some gave the message of a library, some the whole usage, and some nothing at all."""
+    assert message in refusal(capsys, *quick(photos, tmp_path / "run", *words))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pipe_is_no_weights_file(tmp_path, capsys):
+    """To open one that nobody writes to is to wait for ever."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    assert "is no regular file" in refusal(capsys, "evaluate", tmp_path / "pipe.safetensors")
+
+
+def test_a_message_is_one_line_whatever_it_quotes(photos, tmp_path, capsys):
+    """A class name with a line break, or with codes that a terminal obeys, is in the message."""
+    model = models.cifar_resnet(8, width=4, num_classes=2)
+    names = ("a\nb", "\x1b[31mc")
+    path = models.save_model(tmp_path / "odd.safetensors", model, classes=names, normalize=CIFAR10)
+    assert "the network knows a b,  [31mc, but" in refusal(capsys, "evaluate", path, "--data", photos)
+
+
+@pytest.mark.parametrize("stream", ["closed by the shell", "closed by its reader"])
+def test_bad_input_has_status_2_where_nobody_reads_errors(tmp_path, stream):
+    """It had status 1, or printed its message among the results."""
+    command = [sys.executable, "-m", "resnet_tutorial", "evaluate", str(tmp_path / "no.safetensors")]
+    if stream == "closed by the shell":
+        command = ["sh", "-c", '"$@" 2>&-', "sh", *command]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=write, text=True, timeout=100)
+    os.close(write)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_full_disk_behind_standard_output_is_one_line(photos, weights, capsys, monkeypatch):

@@ -7,10 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from resnet_tutorial import exercises
-from resnet_tutorial.exercises import EXERCISES
+from resnet_tutorial.exercises import EXERCISES, STRICT, as_described, check
 
 BOOK = Path(__file__).parent.parent / "book"
 ALL = [(chapter, exercise.number) for chapter, some in EXERCISES.items() for exercise in some]
@@ -96,7 +97,7 @@ def answer(number: str, source: str) -> str:
 
 def judge(folder: Path, number: str, source: str) -> exercises.Verdict:
     chapter = int(number.split(".")[0])
-    verdicts = exercises.check(chapter, notebook(folder, chapter, answer(number, source)))
+    verdicts = exercises.check_notebook(chapter, notebook(folder, chapter, answer(number, source)))
     (verdict,) = [verdict for verdict in verdicts if verdict.exercise.number == number]
     return verdict
 
@@ -120,7 +121,7 @@ def test_the_book_has_the_exercise(chapter, number):
 def test_an_unanswered_chapter_is_all_missing(tmp_path):
     """The first thing that a reader sees must say how to go on; the folded solutions are no answers."""
     for chapter in EXERCISES:
-        verdicts = exercises.check(chapter, notebook(tmp_path, chapter))
+        verdicts = exercises.check_notebook(chapter, notebook(tmp_path, chapter))
         assert {verdict.state for verdict in verdicts} == {"missing"}
         assert all(f"# Your answer to Exercise {v.exercise.number}" in str(v) for v in verdicts)
 
@@ -146,14 +147,14 @@ def test_a_cell_that_fails_is_told_apart_from_a_wrong_answer(source, told, tmp_p
 @pytest.mark.parametrize("mark", ["# your answer to exercise 3.2", "#Your answer to Exercise 03.2: depths"])
 def test_small_differences_in_the_mark_do_no_harm(mark, tmp_path):
     """Chapters write 3.2 or 03.2, and readers write as they like."""
-    verdicts = exercises.check(3, notebook(tmp_path, 3, f"{mark}\n{RIGHT['3.2']}"))
+    verdicts = exercises.check_notebook(3, notebook(tmp_path, 3, f"{mark}\n{RIGHT['3.2']}"))
     assert [v.exercise.number for v in verdicts if v.state == "right"] == ["3.2"]
 
 
 def test_the_last_of_two_answers_counts(tmp_path):
     """Readers try again below."""
     path = notebook(tmp_path, 3, answer("3.2", WRONG["3.2"]), answer("3.2", RIGHT["3.2"]))
-    assert [v.state for v in exercises.check(3, path)][1] == "right"
+    assert [v.state for v in exercises.check_notebook(3, path)][1] == "right"
 
 
 def test_answers_use_what_the_chapter_defines_and_print_nothing(tmp_path, capsys):
@@ -166,30 +167,50 @@ def test_answers_use_what_the_chapter_defines_and_print_nothing(tmp_path, capsys
 def test_one_answer_does_not_leak_into_the_next(tmp_path):
     """An answer that works only after another one would fail in a restarted notebook."""
     path = notebook(tmp_path, 3, answer("3.1", "mine = 7\nmine"), answer("3.2", "mine"))
-    assert [v.state for v in exercises.check(3, path)][:2] == ["not right", "failed"]
+    assert [v.state for v in exercises.check_notebook(3, path)][:2] == ["not right", "failed"]
 
 
 def test_the_notebook_is_found_in_this_folder_or_the_next(tmp_path, monkeypatch):
     """`resnet-tutorial check 03` is typed in the clone or in the folder of the chapters."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="03_"):
-        exercises.check(3)
+        exercises.check_notebook(3)
     (tmp_path / "book").mkdir()
     shutil.copy(chapter_file(3), tmp_path / "book")
-    assert exercises.check(3)
+    assert exercises.check_notebook(3)
     monkeypatch.chdir(tmp_path / "book")
-    assert exercises.check(3)
+    assert exercises.check_notebook(3)
 
 
 def test_bad_input_is_one_line(tmp_path):
     """A traceback tells a reader nothing."""
     with pytest.raises(ValueError, match="choose one of 1, 2, 3"):
-        exercises.check(99)
+        exercises.check_notebook(99)
     for text in ("not JSON", "{}", "[]"):
         (tmp_path / "a.ipynb").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match="is not a notebook"):
-            exercises.check(3, tmp_path / "a.ipynb")
+            exercises.check_notebook(3, tmp_path / "a.ipynb")
     with pytest.raises(ValueError, match="is not a notebook"):
-        exercises.check(3, tmp_path)
+        exercises.check_notebook(3, tmp_path)
     with pytest.raises(FileNotFoundError):
-        exercises.check(3, tmp_path / "absent.ipynb")
+        exercises.check_notebook(3, tmp_path / "absent.ipynb")
+
+
+def test_an_answer_is_judged_beside_its_exercise():
+    """Saving the notebook and going to a terminal, readers did not check at all."""
+    assert check("3.2", [20, 26, 32, 38, 44, 50, 56]).state == "right"
+    assert repr(check("3.2", [20])) == "3.2   not right: give the depths, as a list"
+    assert check("3.2", lambda: None).state == "not right"
+    with pytest.raises(ValueError, match=r"exercise '3.9' has no check: choose one of 1.1, "):
+        check("3.9", 1)
+
+
+def test_a_result_that_differs_stops_the_build_and_tells_a_reader(monkeypatch, capsys):
+    """A bare AssertionError after a natural change of a setting, or a text that nobody notices is wrong."""
+    monkeypatch.setenv(STRICT, "1")
+    as_described(True, "it holds")
+    with pytest.raises(AssertionError, match="it holds"):
+        as_described(False, "it holds")
+    monkeypatch.delenv(STRICT)
+    as_described(np.bool_(False), "the loss falls.")
+    assert capsys.readouterr().out.endswith("not true here that the loss falls.\n")

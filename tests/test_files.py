@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from resnet_tutorial import files
-from resnet_tutorial.files import atomic, remove_stale, workspace
+from resnet_tutorial.files import atomic, claimed, remove_stale, workspace
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes and signals of POSIX")
 
@@ -196,7 +196,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write_a_day_later(tmp_pat
     path = tmp_path / "run [1].pt"  # brackets mean something in a glob pattern
     code = f"""
 import os, signal
-from resnet_tutorial.files import atomic
+from resnet_tutorial.files import claimed, atomic
 with atomic({str(path)!r}) as file:
     file.write(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -229,3 +229,85 @@ def test_a_workspace_is_gone_afterwards_whatever_happened(tmp_path):
         assert work.parent == tmp_path
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
+
+
+def test_two_writers_of_one_process_do_not_share_a_partial_file(tmp_path):
+    """Both wrote to one hidden file, named after the process alone."""
+    with atomic(tmp_path / "a") as first:
+        with atomic(tmp_path / "a") as second:
+            second.write(b"second")
+        first.write(b"first")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_an_error_of_the_caller_keeps_its_meaning(tmp_path):
+    """A file that the caller could not read was reported as one that could not be written."""
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "a"):
+        (tmp_path / "missing").read_bytes()
+
+
+NAMES = ["run.pt", "net.pt", "log"]
+
+
+def fill(out: Path, text: str) -> None:
+    out.mkdir(exist_ok=True)
+    for name in NAMES:
+        (out / name).write_text(text)
+
+
+def seen(out: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(out.iterdir())}
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_a_kill_at_any_moment_loses_neither_the_old_results_nor_mixes_them(tmp_path, monkeypatch, before):
+    """Between two renames a process may be killed: the next one must find all of the old."""
+    out = tmp_path / "run"
+    fill(out, "old")
+    calls = {"left": before}
+
+    class Killed(BaseException):
+        pass
+
+    def dying(original):
+        def call(*args, **options):
+            if calls["left"] == 0:
+                raise Killed
+            calls["left"] -= 1
+            return original(*args, **options)
+
+        return call
+
+    options = {"state": "run.pt", "resume": False, "overwrite": True}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        for name in ("replace", "rename", "unlink", "rmdir", "mkdir"):
+            patch.setattr(Path, name, dying(getattr(Path, name)))
+        for _ in range(9):
+            with claimed(out, NAMES, **options):
+                pass
+    with (
+        pytest.raises(ValueError, match="results of an earlier run"),
+        claimed(out, NAMES, state="run.pt", resume=False, overwrite=False),
+    ):
+        pass
+    assert seen(out) == dict.fromkeys(sorted(NAMES), "old")
+
+
+def test_results_put_aside_go_once_the_new_run_has_a_state(tmp_path):
+    """The old network beside the new checkpoint looks like one result."""
+    out = tmp_path / "run"
+    fill(out, "old")
+    with claimed(out, NAMES, state="run.pt", resume=False, overwrite=True):
+        assert seen(out / ".resnet-tutorial-earlier") == dict.fromkeys(sorted(NAMES), "old")
+        (out / "run.pt").write_text("new")
+    assert seen(out) == {"run.pt": "new"}
+
+
+def test_what_else_lies_in_the_directory_is_left_alone(tmp_path):
+    """A reader's notes beside the results are not the program's to move or delete."""
+    out = tmp_path / "run"
+    fill(out, "old")
+    (out / "notes.txt").write_text("mine")
+    with claimed(out, NAMES, state="run.pt", resume=False, overwrite=True):
+        (out / "run.pt").write_text("new")
+    assert seen(out) == {"run.pt": "new", "notes.txt": "mine"}

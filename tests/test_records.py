@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,14 +238,32 @@ def test_the_number_of_epochs_and_that_of_steps_are_one_change(name, changes):
     assert changed(get_recipe(name).but(**changes)) == changes
 
 
-def recorded(folder: Path, *, val: Split | None = None, overwrite: bool = False) -> Run:
+def recorded(
+    folder: Path, *, name: str = "new", val: Split | None = None, overwrite: bool = False, **other: Any
+) -> Run:
     """Record an untrained network, measured on eight images."""
     train, test = (split.subset(range(8)) for split in load_sample())
     recipe = get_recipe("quick").but(epochs=1)
     history = History([{"epoch": 1, "seconds": 9.5}], dataclasses.asdict(recipe), {"seed": 3})
     about = {"command": "make", "network": "resnet8", "model": create("resnet8"), "history": history}
     about |= {"data": "sample", "train": train, "val": val, "test": test}
-    return record_run(folder, "new", overwrite=overwrite, **about)
+    return record_run(folder, name, overwrite=overwrite, **about | other)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"network": "resnet20"}, "the network is no resnet20"),
+        ({"name": "../new"}, r"cannot name a record '\.\./new'"),
+        ({"name": ""}, "cannot name a record ''"),
+        ({"history": History([], dataclasses.asdict(get_recipe("quick")), {"seed": 3})}, "history is empty"),
+    ],
+)
+def test_what_would_be_no_record_leaves_no_file(tmp_path, wrong, message):
+    """Logits without a record, a record outside the folder, or one that its own check refuses."""
+    with pytest.raises(ValueError, match=message):
+        recorded(tmp_path / "results", **wrong)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_what_is_recorded_agrees_with_itself_and_says_what_was_done(tmp_path):

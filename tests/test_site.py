@@ -139,7 +139,7 @@ def test_no_setting_names_an_outside_script_or_style():
 @pytest.mark.parametrize("path", sorted(STATIC.iterdir()), ids=lambda path: path.name)
 def test_our_own_styles_and_scripts_fetch_nothing(path):
     """What stands in book/_static goes into every page."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # a name, not a place
     assert not any(map(outside, addresses(text)))
     assert not re.search(r"\bimport\b|\bfetch\(|XMLHttpRequest|https?://", text.replace("@import", ""))
 
@@ -149,7 +149,7 @@ def test_paper_gets_its_own_style():
     css = (STATIC / "custom.css").read_text(encoding="utf-8")
     assert css.count("{") == css.count("}")
     paper = css.split("@media print {")[1]
-    hidden = paper.split("display: none")[0]
+    hidden = "".join(rule.rpartition("}")[2] for rule in paper.split("display: none")[:-1])
     for part in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", "button.copybtn"):
         assert part in hidden
     assert "white-space: pre-wrap" in paper

@@ -97,3 +97,44 @@ window.addEventListener("beforeprint", () => {
 window.addEventListener("afterprint", () => {
   for (const fold of opened) fold.open = false;
 });
+
+// A card over every link to a term or a work: cards.js has the definitions, the link's title the work.
+window.addEventListener("DOMContentLoaded", () => {
+  const card = Object.assign(document.createElement("div"), { id: "book-card", hidden: true });
+  card.setAttribute("role", "tooltip");
+  document.body.append(card);
+  const textOf = (link) => {
+    if (link.title) link.dataset.card = link.title;
+    link.removeAttribute("title"); // else the browser would show it, too
+    const term = link.pathname.endsWith("/glossary.html") && decodeURIComponent(link.hash.slice(1));
+    return link.dataset.card ?? window.bookCards?.[term];
+  };
+  let shown = null;
+  const hide = () => {
+    shown?.removeAttribute("aria-describedby");
+    shown = null;
+    card.hidden = true;
+  };
+  const show = (event) => {
+    const link = event.target.closest?.(".bd-article a.internal[href*='#']");
+    if (!link || link === shown) return;
+    hide();
+    const text = textOf(link);
+    if (!text) return;
+    card.textContent = text;
+    card.hidden = false;
+    if (text.includes("\\(")) window.MathJax?.typesetPromise?.([card]);
+    const at = link.getBoundingClientRect();
+    const left = Math.max(8, Math.min(at.left, document.documentElement.clientWidth - card.offsetWidth - 8));
+    const above = at.top > card.offsetHeight + 12;
+    card.style.left = `${left + window.scrollX}px`;
+    card.style.top = `${window.scrollY + (above ? at.top - card.offsetHeight - 6 : at.bottom + 6)}px`;
+    link.setAttribute("aria-describedby", "book-card");
+    shown = link;
+  };
+  document.addEventListener("mouseover", show);
+  document.addEventListener("focusin", show);
+  document.addEventListener("mouseout", (event) => event.target.closest?.("a") === shown && hide());
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
+});

@@ -25,17 +25,13 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
     He et al. (2016), section 4.2, use 4 black pixels on each side of a 32 x 32 image.
 
     Args:
-        images: uint8 ``(N, C, H, W)``.
+        images: uint8 ``(N, C, H, W)``; so is the result, channels-last.
         offsets: int64 ``(N, 2)`` from ``draw_offsets``, top and left, in 0..2 * padding.
         padding: Pixels added on each side.
         mode: ``"zero"`` (black) or ``"reflect"`` (mirrored at the border pixel, which is not repeated).
 
-    Returns:
-        uint8 ``(N, C, H, W)``, channels-last.
-
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, the offsets have another shape, type or
-            range, the mode is unknown, or the padding does not suit.
+        ValueError: If images or offsets have another shape, type or range, or mode or padding do not suit.
 
     Example:
         >>> image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
@@ -53,17 +49,12 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
-    """Mirror, left to right, the images where ``mask`` is true.
+    """Mirror, left to right, the images ``(N, C, H, W)``, uint8, where ``mask`` is true; channels-last.
 
-    Args:
-        images: uint8 ``(N, C, H, W)``.
-        mask: bool ``(N,)`` from ``draw_flips`` or ``alternating_flips``.
-
-    Returns:
-        uint8 ``(N, C, H, W)``, channels-last.
+    The mask is bool ``(N,)``, from ``draw_flips`` or ``alternating_flips``.
 
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, or the mask has another shape or type.
+        ValueError: If images or mask have another shape or type.
 
     Example:
         >>> images = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).view(2, 1, 1, 2)
@@ -82,16 +73,12 @@ def cutout(images: Tensor, centres: Tensor, *, size: int) -> Tensor:
     (arXiv:1708.04552). The centre is any pixel, so that some squares are cut by the border, as in the paper.
 
     Args:
-        images: uint8 ``(N, C, H, W)``. Not modified.
+        images: uint8 ``(N, C, H, W)``, not modified; so is the result, channels-last.
         centres: int64 ``(N, 2)`` from ``draw_centres``, row and column; squares start ``size // 2`` before.
         size: Side of the square, in pixels; 0 paints nothing.
 
-    Returns:
-        uint8 ``(N, C, H, W)``, channels-last.
-
     Raises:
-        ValueError: If the images are not uint8 in four dimensions, the centres have another shape or type,
-            or the size is negative.
+        ValueError: If images or centres have another shape or type, or the size is negative.
 
     Example:
         >>> white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
@@ -183,23 +170,18 @@ class Augment:
         generator: torch.Generator | None = None,
         flip_mask: Tensor | None = None,
     ) -> Draws:
-        """Draw what ``apply`` needs for n images: offsets, then flips, then centres.
+        """Draw what ``apply`` needs for n images of height x width pixels: offsets, then flips, then centres.
 
-        Args:
-            n: Number of images, in a batch or in a whole epoch.
-            height: Of the images, in pixels.
-            width: Of the images, in pixels.
-            generator: Source of all draws, on whose device they lie; torch's global one (CPU) if ``None``.
-            flip_mask: bool ``(n,)``, needed with ``flip="alternating"`` and allowed with nothing else.
+        The draws lie on the device of ``generator`` (torch's global one, on the CPU, if ``None``).
+        ``flip_mask``, bool ``(n,)``, is needed with ``flip="alternating"`` and allowed with nothing else.
 
         Raises:
             ValueError: If the mask is missing, unwanted, or of another shape or type.
         """
         if (self.flip == "alternating") != (flip_mask is not None):
-            raise ValueError(
-                f"flip={self.flip!r} with{'out' if flip_mask is None else ''} a flip_mask: pass"
-                " alternating_flips(...) as flip_mask with flip='alternating', and only then"
-            )
+            given = f"flip={self.flip!r} with{'out' if flip_mask is None else ''} a flip_mask"
+            advice = "pass alternating_flips(...) as flip_mask with flip='alternating', and only then"
+            raise ValueError(f"{given}: {advice}")
         if flip_mask is not None:
             _check_draws("flip_mask", flip_mask, (n,), torch.bool)
         offsets = draw_offsets(n, self.padding, generator=generator) if self.padding else None
@@ -208,27 +190,19 @@ class Augment:
         return Draws(offsets, flips, centres)
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        """Augment a batch with what was drawn for it.
+        """Augment a batch, uint8 ``(N, C, H, W)``, with what was drawn for it; the result is channels-last.
 
-        Args:
-            images: uint8 ``(N, C, H, W)``. Not modified.
-            draws: Of these N images, from ``draw``, on the device of the images.
-
-        Returns:
-            uint8 ``(N, C, H, W)``, channels-last.
+        The images are not modified; ``draws`` are from ``draw``, on the device of the images.
 
         Raises:
-            ValueError: If the images are not uint8 in four dimensions or too small for the padding, or the
-                draws are for other settings or another number of images.
+            ValueError: If the images do not suit, or the draws are for other settings or other numbers.
         """
         _check_images(images, padding=self.padding, reflect=self.pad_mode == "reflect")
         needed = self.padding > 0, self.flip != "none", self.cutout > 0
         wanted = [len(images) if one else None for one in needed]
         given = [None if d is None else len(d) for d in (draws.offsets, draws.flips, draws.centres)]
         if given != wanted:
-            raise ValueError(
-                f"numbers of offsets, flips, centres are {given}: {self} on these images needs {wanted}"
-            )
+            raise ValueError(f"offsets, flips, centres are of {given} images: {self} on these needs {wanted}")
         images = _crop_and_flip(images, draws.offsets, draws.flips, padding=self.padding, mode=self.pad_mode)
         return images if draws.centres is None else _cutout(images, draws.centres, self.cutout)
 
@@ -262,16 +236,10 @@ def to_device(draws: Tensor, device: torch.device | str) -> Tensor:
 
 
 def draw_offsets(n: int, padding: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw where each crop starts in its padded image, uniformly and independently for rows and columns.
+    """Draw int64 ``(n, 2)``: top and left of each crop in its padded image, uniformly in 0..2 * padding.
 
-    Args:
-        n: Number of images.
-        padding: Pixels added on each side.
-        generator: Source of randomness, on whose device the result lies: a generator of the CPU gives the
-            same draws for images on any device.
-
-    Returns:
-        int64 ``(n, 2)``, top and left, in 0..2 * padding; ``padding`` means not shifted.
+    Where both are ``padding`` the image is not shifted. The result lies on the generator's device: one of the
+    CPU gives the same draws for images on any device.
 
     Example:
         >>> offsets = draw_offsets(1000, 4, generator=torch.Generator().manual_seed(0))
@@ -297,15 +265,8 @@ def alternating_flips(n: int, epoch: int, *, seed: int) -> Tensor:
 
     Epoch 0 is random for each image, then every image alternates: two epochs show both views of each image
     once, where independent draws repeat a view half the time. From Jordan, "94% on CIFAR-10 in 3.29 Seconds
-    on a Single GPU" (arXiv:2404.00498).
-
-    Args:
-        n: Number of images in the data set; index the result with the indices of a batch.
-        epoch: Number of the epoch, from 0.
-        seed: The same for all epochs of a run; a generator seeded with it draws other numbers.
-
-    Returns:
-        bool ``(n,)`` on the CPU.
+    on a Single GPU" (arXiv:2404.00498). The result is bool ``(n,)`` on the CPU, for the whole data set; the
+    seed is the same for all epochs of a run, and a generator seeded with it draws other numbers.
 
     Example:
         >>> first, second, third = (alternating_flips(1000, epoch, seed=0) for epoch in range(3))
@@ -369,17 +330,15 @@ def _cutout(images: Tensor, centres: Tensor, size: int) -> Tensor:
     first = centres - size // 2
     rows = torch.arange(images.shape[2], device=images.device) - first[:, :1]  # (N, H), from its top
     columns = torch.arange(images.shape[3], device=images.device) - first[:, 1:]  # (N, W), from its left
-    inside_rows, inside_columns = ((line >= 0) & (line < size) for line in (rows, columns))
-    inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]  # (N, H, W, 1)
+    in_rows, in_columns = ((line >= 0) & (line < size) for line in (rows, columns))
+    inside = in_rows[:, :, None, None] & in_columns[:, None, :, None]  # (N, H, W, 1)
     return images.permute(0, 2, 3, 1).masked_fill(inside, 0).permute(0, 3, 1, 2)
 
 
 def _check_images(images: Tensor, *, padding: int = 0, reflect: bool = False) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}: give torch.uint8 of shape"
-            " (N, C, H, W), before normalisation"
-        )
+        given = f"{images.dtype} of shape {tuple(images.shape)}"
+        raise ValueError(f"images are {given}: give torch.uint8 of shape (N, C, H, W), before normalisation")
     if reflect and padding >= min(images.shape[2:]):
         size = " x ".join(map(str, images.shape[2:]))
         raise ValueError(f"padding {padding} of {size} pixels: give for reflect less than the side")
@@ -387,6 +346,5 @@ def _check_images(images: Tensor, *, padding: int = 0, reflect: bool = False) ->
 
 def _check_draws(name: str, draws: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(draws.shape) != shape or draws.dtype != dtype:
-        raise ValueError(
-            f"{name} is {draws.dtype} of shape {tuple(draws.shape)}: give {dtype} of shape {shape}"
-        )
+        given = f"{draws.dtype} of shape {tuple(draws.shape)}"
+        raise ValueError(f"{name} is {given}: give {dtype} of shape {shape}")

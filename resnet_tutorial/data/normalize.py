@@ -34,15 +34,11 @@ class Normalize:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if not self.mean or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ValueError(
-                f"mean {self.mean} and std {self.std}: give one value a channel, each std above 0"
-            )
+            given = f"mean {self.mean} and std {self.std}"
+            raise ValueError(f"{given}: give one value a channel, each std above 0")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Standardise a batch.
-
-        Args:
-            images: ``(N, C, H, W)``, uint8, or floating point with values in 0..1. Not modified.
+        """Standardise a batch ``(N, C, H, W)``, uint8 or floats in 0..1, which is not modified.
 
         Returns:
             float32 ``(N, C, H, W)``, channels-last.
@@ -55,9 +51,8 @@ class Normalize:
         if images.is_floating_point():
             low, high = (images.min().item(), images.max().item()) if images.numel() else (0.0, 1.0)
             if low < -1e-3 or high > 1 + 1e-3:
-                raise ValueError(
-                    f"float images with values from {low:g} to {high:g}: give 0..1 (divide by 255) or uint8"
-                )
+                given = f"float images with values from {low:g} to {high:g}"
+                raise ValueError(f"{given}: give 0..1 (divide by 255) or uint8")
         elif images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}: give torch.uint8, or floats in 0..1")
         y = images.to(torch.float32, memory_format=torch.channels_last, copy=True)

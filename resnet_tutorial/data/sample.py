@@ -31,9 +31,8 @@ def load_sample() -> tuple[Split, Split]:
         >>> test.counts().unique()  # images of each class
         tensor([100])
     """
-    train, test = (
-        as_split(images.copy(), labels, f"sample {part}") for part, (images, labels) in _arrays().items()
-    )
+    arrays = _arrays().items()
+    train, test = (as_split(images.copy(), labels, f"sample {part}") for part, (images, labels) in arrays)
     return train, test
 
 
@@ -45,20 +44,17 @@ def _arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     about = json.loads((ASSETS / "sample.json").read_text(encoding="utf-8"))
     arrays = {}
     for part, entry in about["parts"].items():
+        broken = f"the embedded {entry['file']} is {{}}: reinstall resnet_tutorial"
         try:
             with Image.open(io.BytesIO((ASSETS / entry["file"]).read_bytes())) as montage:
                 tiles = np.asarray(montage.convert("RGB"))  # (32 R, 32 C, 3)
         except OSError as error:
-            problem = f"unreadable ({error})"
-            raise ValueError(
-                f"the embedded {entry['file']} is {problem}: reinstall resnet_tutorial"
-            ) from error
+            raise ValueError(broken.format(f"unreadable ({error})")) from error
         rows, columns = tiles.shape[0] // 32, tiles.shape[1] // 32
         images = tiles.reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
         labels = np.array(entry["labels"], dtype=np.uint8)
         hashes = content_sha256(images), content_sha256(labels)
         if hashes != (entry["images_sha256"], entry["labels_sha256"]):
-            problem = "damaged (SHA-256 differs)"
-            raise ValueError(f"the embedded {entry['file']} is {problem}: reinstall resnet_tutorial")
+            raise ValueError(broken.format("damaged (SHA-256 differs)"))
         arrays[part] = images, labels
     return arrays

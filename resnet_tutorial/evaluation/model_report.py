@@ -20,6 +20,7 @@ from ..plotting import confusion_matrix, pr_curves, prediction_panel, reliabilit
 from .metrics import Report, reliability_bins, report
 from .predictions import Predictions
 
+MISTAKES = 8  # how many of the most confident wrong predictions are shown
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 56rem;
   margin: 2rem auto; padding: 0 1rem }
@@ -36,20 +37,11 @@ def write_report(
     *,
     title: str,
     about: Mapping[str, Any],
-    mistakes: int = 8,
 ) -> Path:
-    """Write ``index.html``, ``report.json`` and the figures into a folder.
+    """Write ``index.html``, ``report.json`` and the figures into a folder; return the path of the page.
 
-    Args:
-        folder: Made if missing; files of the same names are replaced.
-        predictions: Of the split's N images, in its order.
-        split: The images, for the page of mistakes.
-        title: Heading of the page.
-        about: What else to say of network and data, name and value.
-        mistakes: How many of the most confident wrong predictions to show.
-
-    Returns:
-        The path of the page.
+    The folder is made if missing, and files of the same names are replaced. Predictions are of the images of
+    ``split``, in its order; ``about`` is what else to say of network and data, name and value.
 
     Raises:
         ValueError: If predictions and split are of different images, a number in ``about`` is not finite, or
@@ -73,7 +65,7 @@ def write_report(
     folder = Path(folder)
     result = report(predictions)
     sections = [_summary(result, about), _per_class(result)]
-    for name, heading, alt, figure in _figures(result, predictions, split, mistakes):
+    for name, heading, alt, figure in _figures(result, predictions, split):
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=150)
         plt.close(figure)
@@ -87,10 +79,8 @@ def write_report(
         f"<h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
     content = {"title": title, "about": dict(about), "metrics": result.to_dict()}
-    for name, text in (
-        ("report.json", json.dumps(content, indent=1, allow_nan=False) + "\n"),
-        ("index.html", page),
-    ):
+    texts = {"report.json": json.dumps(content, indent=1, allow_nan=False) + "\n", "index.html": page}
+    for name, text in texts.items():
         with atomic(folder / name, parents=True) as file:
             file.write(text.encode(errors="replace"))  # a class may have a name that is no text
     return folder / "index.html"
@@ -121,42 +111,31 @@ def _per_class(result: Report) -> str:
     return f"<h2>Classes</h2>\n{_table(header, rows)}"
 
 
-def _figures(
-    result: Report, predictions: Predictions, split: Split, mistakes: int
-) -> list[tuple[str, str, str, Figure]]:
+def _figures(result: Report, predictions: Predictions, split: Split) -> list[tuple[str, str, str, Figure]]:
     """Return file name, heading, text for who cannot see it, and figure of each picture."""
     classes = result.classes
-    figures = [
-        (
-            "confusion",
-            "Confusion matrix",
-            "Rows are true classes, columns predicted ones; the numbers are in report.json.",
-            confusion_matrix(result.confusion, classes, normalize=result.n > 200),
-        ),
-        (
-            "calibration",
-            "Calibration",
-            f"Accuracy against confidence; the expected calibration error is {result.ece:.4f}.",
-            reliability(*reliability_bins(predictions), ece=result.ece),
-        ),
-    ]
+    alt = "Rows are true classes, columns predicted ones; the numbers are in report.json."
+    matrix = confusion_matrix(result.confusion, classes, normalize=result.n > 200)
+    figures = [("confusion", "Confusion matrix", alt, matrix)]
     if any(len(curve[0]) for curve in result.roc):
         micro, macro = (result.roc_micro, result.auc_micro), (result.roc_macro, result.auc_macro)
         roc = roc_curves(result.roc, classes, auc=result.auc, micro=micro, macro=macro)
         alt = "True against false positive rate of every class; the areas are in the table above."
-        figures.insert(1, ("roc", "ROC curves", alt, roc))
+        figures.append(("roc", "ROC curves", alt, roc))
         pr = pr_curves(result.pr, classes, average_precision=result.average_precision)
         alt = "Precision against recall of every class; the average precisions are in the table above."
-        figures.insert(2, ("precision-recall", "Precision and recall", alt, pr))
+        figures.append(("precision-recall", "Precision and recall", alt, pr))
+    alt = f"Accuracy against confidence; the expected calibration error is {result.ece:.4f}."
+    bins = reliability(*reliability_bins(predictions), ece=result.ece)
+    figures.append(("calibration", "Calibration", alt, bins))
     wrong = np.flatnonzero(~predictions.correct)
     if len(wrong):
         sure = predictions.probabilities.max(axis=1)
-        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:mistakes]
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
         images, labels = split.images[worst].cpu().numpy(), predictions.known_labels[worst]
         panel = prediction_panel(images, predictions.probabilities[worst], labels, classes)
-        heading = "Most confident mistakes"
         alt = "Wrongly classified images, each with the probabilities of its likeliest classes."
-        figures.append(("mistakes", heading, alt, panel))
+        figures.append(("mistakes", "Most confident mistakes", alt, panel))
     return figures
 
 

@@ -44,8 +44,7 @@ class ZeroPadShortcut(nn.Module):
     """Shortcut A where the shape changes: every ``stride``-th pixel, new channels filled with zeros.
 
     Half of the new channels come before the old ones and half after them, as is usual in PyTorch code for
-    CIFAR-10; fb.resnet.torch puts all of them after. The two differ only in the order of channels, which the
-    layers around them are free to permute. There is nothing to learn here: the module has no parameters.
+    CIFAR-10; fb.resnet.torch puts all of them after, which differs only in the order of channels.
 
     Example:
         >>> import torch
@@ -76,13 +75,8 @@ def make_shortcut(
 ) -> nn.Module | None:
     """Build the shortcut of one block (He et al. 2016, sections 3.3 and 4.1).
 
-    Args:
-        shortcut: ``"A"`` pads with zeros where the shape changes, ``"B"`` projects there, ``"C"`` projects in
-            every block; ``"none"`` is the plain network, which has no shortcut at all.
-        in_channels: Channels that enter the block.
-        out_channels: Channels that leave it.
-        stride: How much the block reduces the resolution.
-        norm: Whether batch normalisation follows the 1x1 projection.
+    ``"A"`` pads with zeros where the shape changes, ``"B"`` projects there, ``"C"`` projects in every block;
+    ``"none"`` is the plain network, without shortcuts. With ``norm``, BN follows the 1x1 projection.
 
     Returns:
         A module from (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), or ``None``.

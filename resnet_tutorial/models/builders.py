@@ -38,20 +38,11 @@ MODELS = (
 )
 
 
-def cifar_resnet(
-    depth: int,
-    *,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    width: int = 16,
-    stem: str = "cifar",
-    shortcut: str = "A",
-    block: str = "basic",
-    zero_init: bool = False,
-) -> ResNet:
+def cifar_resnet(depth: int, *, block: str = "basic", **options: Any) -> ResNet:
     """Build a network of 6n+2 layers: a 3x3 stem, three stages of n blocks of two layers, and the head.
 
-    Options are those of ``ResNet``; block is ``"basic"`` or ``"preact"``.
+    Block is ``"basic"`` or ``"preact"``; options are those of ``ResNet``, by default ``num_classes=10``,
+    ``width=16``, ``stem="cifar"`` and ``shortcut="A"``.
 
     Raises:
         ValueError: If the depth is not 6n+2 with n of at least 1, or an option is not known.
@@ -67,16 +58,8 @@ def cifar_resnet(
         raise ValueError(f"depth must be 6n+2 (8, 14, 20, ...), got {depth}: nearest valid is {nearest}")
     if block not in ("basic", "preact"):
         raise ValueError(f"unknown block {block!r}: choose one of basic, preact")
-    return ResNet(
-        BLOCKS[block],
-        (n, n, n),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        width=width,
-        stem=stem,
-        shortcut=shortcut,
-        zero_init=zero_init,
-    )
+    usual: dict[str, Any] = {"num_classes": 10, "width": 16, "stem": "cifar", "shortcut": "A"}
+    return ResNet(BLOCKS[block], (n, n, n), **usual | options)
 
 
 def imagenet_resnet(depth: int, *, num_classes: int = 1000, **options: Any) -> ResNet:
@@ -93,9 +76,8 @@ def imagenet_resnet(depth: int, *, num_classes: int = 1000, **options: Any) -> R
         ValueError: no ImageNet layout of depth 20: choose one of 18, 34, 50, 101, 152
     """
     if depth not in IMAGENET_LAYOUTS:
-        raise ValueError(
-            f"no ImageNet layout of depth {depth}: choose one of {', '.join(map(str, IMAGENET_LAYOUTS))}"
-        )
+        depths = ", ".join(map(str, IMAGENET_LAYOUTS))
+        raise ValueError(f"no ImageNet layout of depth {depth}: choose one of {depths}")
     block, layers = IMAGENET_LAYOUTS[depth]
     return ResNet(BLOCKS[block], layers, num_classes=num_classes, **options)
 
@@ -104,8 +86,8 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     """Build a network by name: ``resnet20``, ``plain56``, ``preact_resnet20``, ``resnet50``, ...
 
     A ``resnet`` of depth 18, 34, 50, 101 or 152 has the ImageNet layout; everything else has 6n+2 layers. A
-    ``_wide`` one has 48 channels in its first stage and pools after the stem: few, large layers, which keep a
-    processor busier than the many small ones of ResNet-20.
+    ``_wide`` one has 48 channels in its first stage and pools after the stem: few, large layers keep a
+    processor busier than many small ones.
 
     Args:
         name: One of ``MODELS``, or the same with another valid depth.
@@ -125,7 +107,7 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
     match = re.fullmatch(r"(resnet|plain|preact_resnet)([1-9]\d{0,3})(_cifar|_wide)?", str(name))
     family, depth, variant = match.groups() if match else ("", "0", None)
     build: Callable[..., ResNet] = cifar_resnet
-    fixed: dict[str, Any]
+    usual: dict[str, Any] = {}
     if family == "resnet" and int(depth) in IMAGENET_LAYOUTS and variant != "_wide":
         build = imagenet_resnet
         fixed, usual = ({"stem": "cifar"}, {"num_classes": 10}) if variant else ({}, {})
@@ -133,7 +115,6 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
         fixed, usual = {"stem": "pool", "shortcut": "B"}, {"width": 48}
     elif match and not variant:
         fixed = {"resnet": {}, "plain": {"shortcut": "none"}, "preact_resnet": {"block": "preact"}}[family]
-        usual = {}
     else:
         raise ValueError(f"unknown network {name!r}: choose one of {', '.join(MODELS)}")
     for option in fixed.keys() & options.keys():
@@ -148,16 +129,8 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
 
 
 # The names as functions: resnet20(num_classes=5) is create("resnet20", num_classes=5).
-resnet20 = partial(create, "resnet20")
-resnet32 = partial(create, "resnet32")
-resnet44 = partial(create, "resnet44")
-resnet56 = partial(create, "resnet56")
-resnet110 = partial(create, "resnet110")
-resnet18 = partial(create, "resnet18")
-resnet34 = partial(create, "resnet34")
-resnet50 = partial(create, "resnet50")
-resnet101 = partial(create, "resnet101")
-resnet152 = partial(create, "resnet152")
+resnet20, resnet32, resnet44, resnet56, resnet110 = (partial(create, f"resnet{n}") for n in CIFAR_DEPTHS)
+resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(create, f"resnet{n}") for n in IMAGENET_LAYOUTS)
 resnet18_cifar = partial(create, "resnet18_cifar")
 
 
@@ -207,9 +180,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> int:
     """Count the multiply-adds of convolutions and linear layers for one image: the FLOPs of He et al. 2016.
 
-    Args:
-        model: Any network whose layers have a rule in PyTorch's FLOP counter; it is not run and not changed.
-        input_size: (channels, height, width) of the image, or one number for a square colour image.
+    ``input_size`` is (channels, height, width) of the image, or one number for a square colour image. The
+    network, any whose layers have a rule in PyTorch's FLOP counter, is not run and not changed.
 
     Example:
         >>> from resnet_tutorial.models import resnet20

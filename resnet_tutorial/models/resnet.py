@@ -28,8 +28,8 @@ class ResNet(nn.Module):
     Stage k = 0, 1, ... has ``layers[k]`` blocks of ``width * 2**k`` channels (times the block's expansion),
     and every stage but the first halves the resolution in its first block.
 
-    In a pre-activation network the stem's BN and ReLU take the place of the first block's own, ahead of both
-    its paths, and one more BN and ReLU follow the last block (He et al. 2016b, appendix).
+    In a pre-activation network the stem's BN and ReLU replace the first block's own, ahead of both its paths,
+    and one more BN and ReLU follow the last block (He et al. 2016b, appendix).
 
     Args:
         block: ``BasicBlock``, ``Bottleneck``, ``PreActBlock`` or a class derived from one of them.
@@ -78,16 +78,10 @@ class ResNet(nn.Module):
             raise ValueError(f"unknown stem {stem!r}: choose one of {', '.join(STEMS)}")
         if zero_init and shortcut == "none":
             raise ValueError("zero_init needs a shortcut: plain blocks that start at zero pass nothing on")
-        self.config: dict[str, Any] = {
-            "block": next((name for name, known in BLOCKS.items() if known is block), block.__name__),
-            "layers": list(layers),
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "width": width,
-            "stem": stem,
-            "shortcut": shortcut,
-            "zero_init": zero_init,
-        }
+        kind = next((name for name, known in BLOCKS.items() if known is block), block.__name__)
+        sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width}
+        choices = {"stem": stem, "shortcut": shortcut, "zero_init": zero_init}
+        self.config: dict[str, Any] = {"block": kind, "layers": list(layers), **sizes, **choices}
 
         if stem != "imagenet":
             self.conv1 = conv3x3(in_channels, width)
@@ -112,9 +106,7 @@ class ResNet(nn.Module):
                 blocks[0].add_module("bn1", nn.Identity())  # the stem has done it; a second ReLU is no change
             self.add_module(name, nn.Sequential(*blocks))
 
-        self.norm = None
-        if issubclass(block, PreActBlock):
-            self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels) if issubclass(block, PreActBlock) else None
         self.fc = linear_head(channels, num_classes)
 
         for module in self.modules():
@@ -138,9 +130,9 @@ class ResNet(nn.Module):
         Raises:
             ValueError: If the shape or the type is another.
         """
-        if x.dim() != 4 or x.size(1) != self.conv1.in_channels:
-            expected = f"(N, {self.conv1.in_channels}, H, W)"
-            raise ValueError(f"expected images of shape {expected}, got {tuple(x.shape)}")
+        channels = self.conv1.in_channels
+        if x.dim() != 4 or x.size(1) != channels:
+            raise ValueError(f"expected images of shape (N, {channels}, H, W), got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"expected normalised float images, got {x.dtype}: apply Normalize first")
         x = self.conv1(x)  # (N, width, H, W); ImageNet: (N, width, H / 2, W / 2)

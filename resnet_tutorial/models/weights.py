@@ -215,8 +215,13 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .safetensors, .pt or .pth file")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory: give a weights file in it")
+    if not path.is_file():  # to open a pipe would be to wait for ever
+        what = (
+            "a directory: give a weights file in it"
+            if path.is_dir()
+            else "no regular file: give a weights file"
+        )
+        raise ValueError(f"{path} is {what}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLED:

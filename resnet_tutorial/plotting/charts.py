@@ -15,19 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from .style import (
-    BLACK,
-    BLUE,
-    GREY,
-    PAGE_WIDTH,
-    SKY,
-    VERMILLION,
-    XY,
-    as_text,
-    pair,
-    same_length,
-    series_style,
-)
+from .style import BLACK, BLUE, GREY, PAGE_WIDTH, SKY, VERMILLION, XY, as_text, one_each, pair, series_style
 
 DASH = "\N{EN DASH}"
 NAMED = 16  # curves with a name and a colour of their own; more do not fit into the legend
@@ -40,13 +28,8 @@ def confusion_matrix(
 ) -> Figure:
     """Draw a confusion matrix, rows true classes and columns predicted ones.
 
-    Above 20 classes the cells have no numbers, above 24 only every second, third, ... class is named.
-
-    Args:
-        matrix: Counts, ``(K, K)``.
-        classes: The K class names.
-        normalize: Show each row in percent of its images, instead of counts; an empty row shows dashes.
-        title: Title of the figure.
+    ``matrix`` has counts, ``(K, K)``; with ``normalize`` each row is shown in percent of its images, an empty
+    one as dashes. Above 20 classes cells have no numbers, above 24 not every class is named.
 
     Raises:
         ValueError: If the matrix is not square, negative, or of another size than the names.
@@ -59,7 +42,7 @@ def confusion_matrix(
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or counts.min() < 0:
         raise ValueError(f"the matrix has shape {counts.shape}: give (K, K) counts of 0 or more")
-    same_length("class names", classes, len(counts))
+    one_each("class names", classes, len(counts))
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.where(totals > 0, totals, np.nan)  # colour is the share of the row in both cases
     ticks = range(0, len(counts), -(-len(counts) // TICKS))
@@ -100,8 +83,7 @@ def roc_curves(
     Of more than 16 classes those with the smallest areas are named, and the others grey.
 
     Args:
-        roc: For each class, false and true positive rates, both rising from 0 to 1; empty for a class without
-            any.
+        roc: For each class, false and true positive rates, both rising from 0 to 1; or empty.
         classes: The K class names.
         auc: Areas under the curves, ``(K,)``, NaN for a class without any.
         micro: Curve of all decisions pooled, and its area.
@@ -123,7 +105,7 @@ def roc_curves(
         if mean is not None:
             style: dict[str, Any] = {"color": BLACK, "linestyle": dashes, "linewidth": 2.4}
             curves.append((*pair(name, mean[0]), style | {"label": f"{name}, AUC {_area(mean[1])}"}))
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 4.4), layout="compressed")
+    figure, axes = _square(title)
     panels = [axes]
     if zoom:
         inset = axes.inset_axes((0.4, 0.08, 0.57, 0.57), xticks=(0, 0.1, 0.2), yticks=(0.8, 0.9, 1))
@@ -137,7 +119,7 @@ def roc_curves(
             panel.plot(x, y, **style)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, label="chance, AUC 0.500")
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="true positive rate")
-    _finish(figure, axes, title)
+    figure.legend(loc="outside right center", fontsize=8.5)
     return figure
 
 
@@ -153,8 +135,7 @@ def pr_curves(
     Of more than 16 classes those with the smallest average precision are named, and the others grey.
 
     Args:
-        pr: For each class, recall and precision, recall falling to 0 (scikit-learn's order); empty for a
-            class without any.
+        pr: For each class, recall and precision, recall falling to 0 (scikit-learn's order); or empty.
         classes: The K class names.
         average_precision: Step-wise areas under the curves, ``(K,)``, NaN for a class without any.
         title: Title of the figure.
@@ -168,12 +149,12 @@ def pr_curves(
         'cat, AP 0.750'
     """
     curves = _labelled(pr, classes, average_precision, "AP")
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 4.4), layout="compressed")
+    figure, axes = _square(title)
     for recall, precision, style in curves:
         # Steps, because precision between two thresholds is not on the straight line between them.
         axes.plot(recall, precision, drawstyle="steps-post", **style)
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    _finish(figure, axes, title)
+    figure.legend(loc="outside right center", fontsize=8.5)
     return figure
 
 
@@ -182,7 +163,7 @@ def _labelled(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]]:
     """Return x, y and style of each curve; of too many, first those that stay grey."""
     sizes = np.asarray(areas, dtype=float)
-    same_length("class names", classes, len(curves))
+    one_each("class names", classes, len(curves))
     if sizes.shape != (len(curves),):
         raise ValueError(f"the areas have shape {sizes.shape} for {len(curves)} curves: give one for each")
     pairs = [pair(name, curve) for name, curve in zip(classes, curves, strict=True)]
@@ -201,10 +182,10 @@ def _area(value: float) -> str:
     return "undefined" if np.isnan(value) else f"{value:.3f}"
 
 
-def _finish(figure: Figure, axes: Axes, title: str) -> None:
-    axes.set_aspect("equal")
+def _square(title: str) -> tuple[Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 4.4), layout="compressed", subplot_kw={"aspect": 1})
     axes.set_title(title)
-    figure.legend(loc="outside right center", fontsize=8.5)
+    return figure, axes
 
 
 def reliability(
@@ -234,14 +215,12 @@ def reliability(
     """
     number, sure, right = (np.asarray(values, dtype=float) for values in (counts, confidence, accuracy))
     if number.ndim != 1 or not number.shape == sure.shape == right.shape or not number.sum() > 0:
-        raise ValueError(
-            f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}:"
-            " give three equally long arrays with an image in some bin"
-        )
+        given = f"counts, confidence and accuracy have shapes {number.shape}, {sure.shape} and {right.shape}"
+        raise ValueError(f"{given}: give three equally long arrays with an image in some bin")
     bins, filled = len(number), number > 0
     middle = (np.arange(bins) + 0.5) / bins
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(5.0, 5.0), sharex=True, height_ratios=(3, 1), layout="constrained"
+        2, sharex=True, figsize=(5, 5), height_ratios=(3, 1), layout="constrained"
     )
     box: dict[str, Any] = {"width": 0.9 / bins, "linewidth": 0.8}
     top.bar(middle[filled], right[filled], color=SKY, edgecolor=BLUE, label="accuracy", **box)

@@ -22,9 +22,9 @@ def learning_curves(
     """Draw loss and accuracy against the epoch, training solid and validation dashed.
 
     Args:
-        rows: One mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, if there was a
-            validation split, ``val_loss`` and ``val_accuracy`` (accuracies in 0..1; None or NaN is left out);
-            or several such runs by name.
+        rows: One mapping an epoch with ``epoch``, ``train_loss``, ``train_accuracy`` and, where measured,
+            ``val_loss`` and ``val_accuracy`` (accuracies in 0..1; None or NaN is left out); or several such
+            runs by name.
         title: Title of the figure.
 
     Raises:
@@ -39,14 +39,8 @@ def learning_curves(
     if not runs or not all(len(run) for run in runs.values()):
         raise ValueError("there are no epochs to draw: give one row an epoch")
     single = len(runs) == 1
-    columns = [
-        {
-            (part, what): _column(run, f"{part}_{what}")
-            for part in ("train", "val")
-            for what in ("loss", "accuracy")
-        }
-        for run in runs.values()
-    ]
+    keys = [(part, what) for part in ("train", "val") for what in ("loss", "accuracy")]
+    columns = [{key: _column(run, "_".join(key)) for key in keys} for run in runs.values()]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2), layout="constrained")
     for i, column in enumerate(columns):
         colours = (BLUE, VERMILLION) if single else (PALETTE[i % len(PALETTE)],) * 2
@@ -94,15 +88,10 @@ def bars(
     highlight: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw horizontal bars with their values written beside them, the first on top.
+    """Draw horizontal bars with their values, in format ``fmt``, beside them, the first on top.
 
-    Args:
-        values: Name to length.
-        errors: Name to half the length of an error bar, for some or all of the names.
-        xlabel: Label of the axis, with its unit.
-        fmt: How to write a value.
-        highlight: Name of a bar to colour differently.
-        title: Title of the figure.
+    ``errors`` has half the lengths of error bars, for some or all of the names; ``highlight`` is the name of
+    a bar to colour differently. The label of the axis says the unit.
 
     Raises:
         ValueError: If there are no bars, a length is not finite, or an error or highlight names no bar.
@@ -127,15 +116,14 @@ def bars(
     axes.barh(positions, lengths, xerr=spread, color=colours, height=0.66, ecolor=BLACK, capsize=3)
     for y, (length, extra) in enumerate(zip(lengths, half, strict=True)):
         sign = 1 if length >= 0 else -1
-        axes.annotate(
-            fmt.format(length),
-            (length + sign * extra, y),
-            xytext=(4 * sign, 0),
-            textcoords="offset points",
-            ha="left" if sign > 0 else "right",
-            va="center",
-            fontsize=9,
-        )
+        beside: dict[str, Any] = {
+            "xytext": (4 * sign, 0),
+            "textcoords": "offset points",
+            "va": "center",
+            "fontsize": 9,
+        }
+        end, side = length + sign * extra, "left" if sign > 0 else "right"
+        axes.annotate(fmt.format(length), (end, y), ha=side, **beside)
     low, high = min(0.0, (lengths - half).min()), max(0.0, (lengths + half).max())
     room = 0.12 * ((high - low) or 1)
     axes.set(xlim=(low - room if low < 0 else 0, high + room if high > 0 else 0), xlabel=xlabel)
@@ -143,8 +131,7 @@ def bars(
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
@@ -155,19 +142,12 @@ def lines(
     ylabel: str = "",
     title: str | None = None,
     logx: bool = False,
-    logy: bool = False,
     markers: bool = False,
 ) -> Figure:
-    """Draw labelled series, each with a colour and a line style of its own.
+    """Draw labelled series, each with a colour and a line style of its own, points marked with ``markers``.
 
-    Args:
-        series: Name to ``y`` of shape ``(n,)``, drawn against 1..n, or to a tuple ``(x, y)`` of such arrays.
-        xlabel: Label of the horizontal axis, with its unit.
-        ylabel: Label of the vertical axis, with its unit.
-        title: Title of the figure.
-        logx: Make the horizontal axis logarithmic.
-        logy: Make the vertical axis logarithmic.
-        markers: Mark the points.
+    A series is ``y`` of shape ``(n,)``, drawn against 1..n, or a tuple ``(x, y)`` of such arrays. The labels
+    of the axes say the units; ``logx`` makes the horizontal one logarithmic.
 
     Raises:
         ValueError: If there is no series, or one has another shape.
@@ -189,13 +169,7 @@ def lines(
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.6), layout="constrained")
     for i, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, label=name, marker=MARKERS[i % len(MARKERS)] if markers else None, **series_style(i))
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    if logx:
-        axes.set_xscale("log")
-    if logy:
-        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title or "", xscale="log" if logx else "linear")
     if len(curves) > 1 or next(iter(curves)):
         figure.legend(loc="outside lower center", ncols=min(len(curves), 4))
-    if title:
-        axes.set_title(title)
     return figure

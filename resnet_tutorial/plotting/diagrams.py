@@ -35,38 +35,22 @@ SIDE = 1.75  # distance of the shortcut from the middle of the boxes
 
 def _box(axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = BOX_WIDTH) -> None:
     fill, edge = FILLS[kind]
-    corner = (x - width / 2, y - BOX_HEIGHT / 2)
-    axes.add_patch(
-        FancyBboxPatch(
-            corner, width, BOX_HEIGHT, boxstyle="round,pad=0,rounding_size=0.09", fc=fill, ec=edge, lw=1.1
-        )
-    )
+    corner, style = (x - width / 2, y - BOX_HEIGHT / 2), "round,pad=0,rounding_size=0.09"
+    axes.add_patch(FancyBboxPatch(corner, width, BOX_HEIGHT, boxstyle=style, fc=fill, ec=edge, lw=1.1))
     axes.text(x, y, text, ha="center", va="center", fontsize=9)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
-    options: dict[str, Any] = {"lw": 1.1, "color": BLACK, **style}
-    axes.add_patch(
-        FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, joinstyle="miter", **options
-        )
-    )
-
-
-def _label(part: str, channels: int | None, *, last: bool) -> str:
-    size = {"conv3": f"3{TIMES}3 conv", "conv1": f"1{TIMES}1 conv"}[part]
-    if channels is None:
-        return size
-    return f"{size}, {4 * channels if last else channels}"
+    form: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0}
+    options = form | {"joinstyle": "miter", "lw": 1.1, "color": BLACK} | style
+    axes.add_patch(FancyArrowPatch(start, end, **options))
 
 
 def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -> None:
     title, parts = PARTS[kind]
-    convolutions = [i for i, part in enumerate(parts) if part.startswith("conv")]
-    y = 0.0
-    axes.text(0, y + 0.02, "$x$", ha="center", va="bottom", fontsize=11)
+    axes.text(0, 0.02, "$x$", ha="center", va="bottom", fontsize=11)
     plus, fork = None, -0.3  # heights of the addition and of the point where the shortcut leaves
-    below = y  # where the last thing drawn ends
+    below = 0.0  # where the last thing drawn ends
     for i, part in enumerate(parts):
         y = -STEP * (i + 1) - 0.1
         if part == "+":
@@ -77,11 +61,11 @@ def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -
             plus, below = y, y - 0.2
             continue
         _arrow(axes, (0, below), (0, y + BOX_HEIGHT / 2))
-        if part in ("bn", "relu"):
-            _box(axes, 0, y, {"bn": "BN", "relu": "ReLU"}[part], part)
-        else:
-            widened = kind == "bottleneck" and i == convolutions[-1]
-            _box(axes, 0, y, _label(part, channels, last=widened), "conv")
+        text = {"bn": "BN", "relu": "ReLU"}.get(part, f"{part[-1]}{TIMES}{part[-1]} conv")
+        if channels is not None and part.startswith("conv"):
+            widened = kind == "bottleneck" and "conv3" in parts[:i]  # its last convolution
+            text += f", {4 * channels if widened else channels}"
+        _box(axes, 0, y, text, part.rstrip("13"))
         below = y - BOX_HEIGHT / 2
     _arrow(axes, (0, below), (0, below - 0.38))
     total = "F(x)+S(x)" if shortcut == "projection" else "F(x)+x"
@@ -117,8 +101,7 @@ def block_diagram(
 
     Args:
         kind: One of ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
-        channels: Number of output channels written into the convolutions; a bottleneck ends with four times
-            as many.
+        channels: Output channels written into the convolutions; a bottleneck ends with four times as many.
         shortcut: Either ``"identity"`` or ``"projection"`` (1x1 convolution and BN).
         title: Title of the figure.
 
@@ -138,18 +121,11 @@ def block_diagram(
     longest = max(len(PARTS[name][1]) for name in kinds)
     height, width = STEP * longest + 1.6, 4.4  # in the units of the drawing
     scale = min(0.52, 7.0 / (width * len(kinds)))  # inches a unit
-    figure, grid = plt.subplots(
-        1,
-        len(kinds),
-        figsize=(max(3.2, scale * width * len(kinds)), scale * height + (0.7 if title else 0.35)),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (max(3.2, scale * width * len(kinds)), scale * height + (0.7 if title else 0.35))
+    figure, grid = plt.subplots(1, len(kinds), figsize=size, squeeze=False, layout="constrained")
     for axes, name in zip(grid[0], kinds, strict=True):
         axes.set_axis_off()
-        axes.set_aspect("equal")
-        axes.set_xlim(-1.9, 2.5)
-        axes.set_ylim(-height + 0.45, 0.45)
+        axes.set(aspect="equal", xlim=(-1.9, 2.5), ylim=(-height + 0.45, 0.45))
         _draw_block(axes, name, channels=channels, shortcut=shortcut)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
@@ -161,13 +137,9 @@ def network_diagram(
 ) -> Figure:
     """Draw a network from stem to head, one box a row of the table.
 
-    The height of a box grows with the square root of the spatial size, its width with that of the number of
-    channels, so that 32 and 4, or 16 and 2,048, fit into one picture.
-
-    Args:
-        rows: In the order of the data: name, description (such as ``"3 basic blocks"``), output shape
-            ``(channels, height, width)``, and number of parameters or None.
-        title: Title of the figure.
+    The height of a box grows with the square root of the spatial size, its width with that of the channels.
+    A row is name, description (such as ``"3 basic blocks"``), output shape ``(channels, height, width)``, and
+    number of parameters or None.
 
     Raises:
         ValueError: If there are no rows, or one has another form.
@@ -186,14 +158,11 @@ def network_diagram(
     largest, widest = max(row[2][1] for row in rows), max(row[2][0] for row in rows)
     figure, axes = plt.subplots(figsize=(max(3.5, 1.17 * len(rows)), 3.1), layout="constrained")
     axes.set_axis_off()
-    axes.set_xlim(-0.5, len(rows) - 0.5)
-    axes.set_ylim(-1.2, 0.85)
+    axes.set(xlim=(-0.5, len(rows) - 0.5), ylim=(-1.2, 0.85), title=title or "")
     right = None
     for i, (name, description, (channels, height, width), parameters) in enumerate(rows):
-        tall, wide = (height / largest) ** 0.5, 0.62 * (channels / widest) ** 0.5
-        tall, wide = max(tall, 0.08), max(wide, 0.05)
-        kind = "relu" if i == len(rows) - 1 else "bn" if i == 0 else "conv"
-        fill, edge = FILLS[kind]
+        tall, wide = max(0.08, (height / largest) ** 0.5), max(0.05, 0.62 * (channels / widest) ** 0.5)
+        fill, edge = FILLS["relu" if i == len(rows) - 1 else "bn" if i == 0 else "conv"]
         axes.add_patch(Rectangle((i - wide / 2, -tall / 2), wide, tall, fc=fill, ec=edge, lw=1.2))
         if right is not None:
             _arrow(axes, (right + 0.03, 0), (i - wide / 2 - 0.03, 0))
@@ -204,6 +173,4 @@ def network_diagram(
         if parameters is not None:
             lines.append(f"{parameters:,}\nparameters")
         axes.text(i, -0.58, "\n".join(lines), ha="center", va="top", fontsize=8.5, linespacing=1.35)
-    if title:
-        axes.set_title(title)
     return figure

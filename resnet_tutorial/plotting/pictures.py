@@ -11,19 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
-from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, pixels, same_length, show
+from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, one_each, pixels, show
 
 
 def image_grid(
     images: ArrayLike, *, titles: Sequence[str] | None = None, columns: int = 10, title: str | None = None
 ) -> Figure:
-    """Show images in rows, without smoothing their pixels.
+    """Show images in rows of ``columns``, without smoothing their pixels, each below its title.
 
-    Args:
-        images: Shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or with one channel; uint8, or floats in 0..1.
-        titles: One short text above each image.
-        columns: Images a row.
-        title: Title of the figure.
+    They have shape ``(N, H, W, 3)`` or ``(N, 3, H, W)``, or one channel, in uint8 or floats in 0..1.
 
     Raises:
         ValueError: If images have another shape or range, titles another number, or ``columns`` is below 1.
@@ -35,7 +31,7 @@ def image_grid(
     """
     array = pixels(images)
     if titles is not None:
-        same_length("titles", titles, len(array))
+        one_each("titles", titles, len(array))
     if columns < 1:
         raise ValueError(f"columns is {columns}: give 1 or more")
     columns = min(columns, len(array))
@@ -43,15 +39,14 @@ def image_grid(
     cell = min(PAGE_WIDTH / columns, 1.6)
     height = rows * (cell + (0.12 if titles is not None else 0)) + (0.35 if title else 0)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(max(cell * columns, 2), height), squeeze=False, layout=layout
-    )
-    for i, axes in enumerate(grid.flat):
+    size = (max(cell * columns, 2), height)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
+    for axes in grid.flat:
         axes.set_axis_off()
-        if i < len(array):
-            show(axes, array[i])
-            if titles is not None:
-                axes.set_title(titles[i], loc="center", fontsize=8, weight="normal", pad=2)
+    for i, (axes, image) in enumerate(zip(grid.flat, array, strict=False)):
+        show(axes, image)
+        if titles is not None:
+            axes.set_title(titles[i], loc="center", fontsize=8, weight="normal", pad=2)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure
@@ -64,10 +59,9 @@ def prediction_panel(
     classes: Sequence[str],
     *,
     top: int = 5,
-    columns: int = 2,
     title: str | None = None,
 ) -> Figure:
-    """Show images, each beside the probabilities of its likeliest classes.
+    """Show images, two in a row, each beside the probabilities of its likeliest classes.
 
     A right prediction has a tick and a blue bar, a wrong one a cross and a vermillion bar. The true class is
     in bold type; where it is not among the likeliest, it takes the last place after them.
@@ -78,7 +72,6 @@ def prediction_panel(
         labels: True classes, ``(N,)``, in 0..K-1.
         classes: The K class names.
         top: Bars an image, at most.
-        columns: Images a row.
         title: Title of the figure.
 
     Raises:
@@ -92,44 +85,37 @@ def prediction_panel(
     """
     array, shares, truth = pixels(images), np.asarray(probabilities, dtype=float), np.asarray(labels)
     if shares.shape != (len(array), len(classes)) or truth.shape != (len(array),):
-        raise ValueError(
-            f"probabilities have shape {shares.shape} and labels {truth.shape}: {len(array)} images and"
-            f" {len(classes)} classes need ({len(array)}, {len(classes)}) and ({len(array)},)"
-        )
+        n, k = len(array), len(classes)
+        given = f"probabilities have shape {shares.shape} and labels {truth.shape}"
+        raise ValueError(f"{given}: {n} images and {k} classes need ({n}, {k}) and ({n},)")
     if shares.min() < 0 or shares.max() > 1 + 1e-6 or truth.min() < 0 or truth.max() >= len(classes):
-        raise ValueError(
-            f"probabilities run from {shares.min():g} to {shares.max():g} and labels from {truth.min()} to"
-            f" {truth.max()}: give 0..1 (not logits) and 0..{len(classes) - 1}"
-        )
-    if top < 1 or columns < 1:
-        raise ValueError(f"top is {top} and columns is {columns}: give 1 or more")
-    columns = min(columns, len(array))
+        given = f"probabilities run from {shares.min():g} to {shares.max():g}"
+        given += f" and labels from {truth.min()} to {truth.max()}"
+        raise ValueError(f"{given}: give 0..1 (not logits) and 0..{len(classes) - 1}")
+    if top < 1:
+        raise ValueError(f"top is {top}: give 1 or more")
+    columns = min(2, len(array))
     rows = math.ceil(len(array) / columns)
+    size = (PAGE_WIDTH * columns / 2, rows * 1.55 + (0.35 if title else 0))
+    ratios = (1.0, 1.25) * columns
     figure, grid = plt.subplots(
-        rows,
-        2 * columns,
-        figsize=(
-            PAGE_WIDTH * columns / 2 if columns < 2 else PAGE_WIDTH,
-            rows * 1.55 + (0.35 if title else 0),
-        ),
-        width_ratios=(1.0, 1.25) * columns,
-        squeeze=False,
-        layout="constrained",
+        rows, 2 * columns, figsize=size, width_ratios=ratios, squeeze=False, layout="constrained"
     )
     for axes in grid.flat:
         axes.set_axis_off()
-    for i, (image, share, label) in enumerate(zip(array, shares, truth, strict=True)):
-        row, column = divmod(i, columns)
-        left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
+    pairs = grid.reshape(-1, 2)  # an image and its bars
+    for (left, right), image, share, label in zip(pairs, array, shares, truth, strict=False):
         show(left, image)
         shown = np.argsort(-share, kind="stable")[:top]
         correct = shown[0] == label
         if label not in shown:
             shown = np.append(shown[: max(top - 1, 1)], label)
-        colours = [BLUE if correct else VERMILLION] + ["#BBBBBB"] * (len(shown) - 1)
+        mark, colour = ("✓ right", BLUE) if correct else ("✗ wrong", VERMILLION)
         right.set_axis_on()
-        right.barh(np.arange(len(shown)), share[shown], color=colours, height=0.72)
-        right.set_yticks(np.arange(len(shown)), [as_text(classes[k]) for k in shown], fontsize=8.5)
+        right.barh(
+            range(len(shown)), share[shown], color=[colour, *["#BBBBBB"] * (len(shown) - 1)], height=0.72
+        )
+        right.set_yticks(range(len(shown)), [as_text(classes[k]) for k in shown], fontsize=8.5)
         for tick, k in zip(right.get_yticklabels(), shown, strict=True):
             tick.set_fontweight("bold" if k == label else "normal")
         for y, k in enumerate(shown):
@@ -138,7 +124,6 @@ def prediction_panel(
         right.grid(False)
         right.spines["bottom"].set_visible(False)
         right.tick_params(length=0)
-        mark, colour = ("✓ right", BLUE) if correct else ("✗ wrong", VERMILLION)
         right.set_title(mark, color=colour, fontsize=9, pad=3)
     if title:
         figure.suptitle(title, x=0.01, ha="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ XY = tuple[ArrayLike, ArrayLike]
 
 
 def use_book_style() -> None:
-    """Apply the book's Matplotlib style to all figures made from now on.
+    """Apply the book's Matplotlib style to all figures made from now on; notebooks show them as SVG.
 
     Example:
         >>> with plt.rc_context():  # the settings end with the block
@@ -34,6 +35,10 @@ def use_book_style() -> None:
         144.0
     """
     plt.style.use(ASSETS / "book.mplstyle")
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
 
 
 def series_style(i: int) -> dict[str, Any]:
@@ -44,8 +49,8 @@ def series_style(i: int) -> dict[str, Any]:
 def as_text(name: str) -> str:
     """Return a class name such that Matplotlib shows it as it is, on one line and not too long.
 
-    Matplotlib would set ``$...$`` as mathematics and leave a name that begins with ``_`` out of a legend.
-    Folders may have names with line breaks, or with bytes that are no text (surrogates in Python).
+    Matplotlib would set ``$...$`` as mathematics and leave a name that begins with ``_`` out of a legend. A
+    folder's name may have line breaks, or bytes that are no text (surrogates in Python).
     """
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     if len(shown) > LONGEST_NAME:
@@ -59,14 +64,11 @@ def pixels(images: ArrayLike) -> NDArray[Any]:
     if array.ndim == 4 and array.shape[3] not in (1, 3) and array.shape[1] in (1, 3):
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[3] not in (1, 3) or not len(array):
-        raise ValueError(
-            f"images have shape {np.shape(images)}: give (N, H, W, 3) or (N, 3, H, W), N above 0"
-        )
+        allowed = "(N, H, W, 3) or (N, 3, H, W), N above 0"
+        raise ValueError(f"images have shape {np.shape(images)}: give {allowed}")
     if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 1):
-        raise ValueError(
-            f"images run from {array.min():g} to {array.max():g}: give uint8, or floats in 0..1"
-            " (undo the normalisation)"
-        )
+        allowed = "uint8, or floats in 0..1 (undo the normalisation)"
+        raise ValueError(f"images run from {array.min():g} to {array.max():g}: give {allowed}")
     return array[..., 0] if array.shape[3] == 1 else array
 
 
@@ -77,7 +79,7 @@ def show(axes: Axes, image: NDArray[Any]) -> None:
     axes.set_axis_off()
 
 
-def same_length(what: str, values: Sequence[Any], n: int) -> None:
+def one_each(what: str, values: Sequence[Any], n: int) -> None:
     """Raise ``ValueError`` unless there are ``n`` values."""
     if len(values) != n:
         raise ValueError(f"there are {len(values)} {what} for {n}: give one for each")

@@ -83,10 +83,8 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         if not any(word in str(error) for word in ("Connection", "closed", "Timed out", "NCCL", "peer")):
             raise
-        raise WorkerLostError(
-            f"process {rank()} lost contact with another process of this job, which probably died: "
-            "start the same command again with --resume"
-        ) from error
+        lost = f"process {rank()} lost contact with another process of this job, which probably died"
+        raise WorkerLostError(f"{lost}: start the same command again with --resume") from error
     finally:
         dist.destroy_process_group()
 

@@ -96,11 +96,7 @@ def freeze_backbone(model: nn.Module) -> nn.Module:
 
 
 def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
-    """Let training change one stage and all that come after it, up to the head; returns the model.
-
-    Args:
-        model: The network.
-        from_stage: "stem", "layer1", "layer2", ..., or "head".
+    """Let training change a stage (see ``stages``) and all that come after it; returns the model.
 
     Raises:
         ValueError: If there is no such stage.
@@ -112,12 +108,10 @@ def unfreeze(model: nn.Module, from_stage: str) -> nn.Module:
         ['fc', 'layer3']
     """
     parts = stages(model)
-    names = list(parts)
     if from_stage not in parts:
-        raise ValueError(f"unknown stage {from_stage!r}: choose one of {', '.join(names)}")
-    for name in names[names.index(from_stage) :]:
-        for module in parts[name]:
-            module.requires_grad_(True)
+        raise ValueError(f"unknown stage {from_stage!r}: choose one of {', '.join(parts)}")
+    for modules in list(parts.values())[list(parts).index(from_stage) :]:
+        nn.ModuleList(modules).requires_grad_(True)
     return model
 
 
@@ -156,12 +150,7 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def parameter_groups(
-    model: nn.Module,
-    *,
-    lr: float,
-    decay: float = 1.0,
-    weight_decay: float = 0.0,
-    decay_all: bool = True,
+    model: nn.Module, *, lr: float, decay: float = 1.0, weight_decay: float = 0.0, decay_all: bool = True
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters by stage for an optimiser, the head first.
 

@@ -161,7 +161,7 @@ def fit(
         >>> fit(cifar_resnet(8, width=4), train, val, Recipe(name="short", epochs=2)).column("epoch")
         [1, 2]
     """
-    _check(model, train, val, recipe, resume=resume, checkpoint=checkpoint)
+    _check(model, train, val, recipe, groups, resume=resume, checkpoint=checkpoint)
     device = runtime.pick_device(device or distributed.local_device())
     dtype = runtime.pick_precision(device, precision)
     model.to(device).to(memory_format=torch.channels_last)
@@ -333,7 +333,8 @@ class _Saving:
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:
     """Return a bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
-    show = sys.stderr.isatty() if show is None else show
+    if show is None:
+        show = sys.stderr is not None and sys.stderr.isatty()
     if show and distributed.rank() == 0:
         from tqdm.auto import tqdm  # looks for a notebook's widgets, and warns where there are none
     else:
@@ -359,7 +360,14 @@ def _identity(
 
 
 def _check(
-    model: nn.Module, train: Split, val: Split | None, recipe: Recipe, *, resume: bool, checkpoint: object
+    model: nn.Module,
+    train: Split,
+    val: Split | None,
+    recipe: Recipe,
+    groups: list[dict[str, Any]] | None,
+    *,
+    resume: bool,
+    checkpoint: object,
 ) -> None:
     """Refuse what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
@@ -372,6 +380,11 @@ def _check(
         raise ValueError(f"cannot train on {len(train)} image(s): batch normalisation needs at least 2")
     if val is not None and val.classes != train.classes:
         raise ValueError(f"training and validation classes differ: {train.classes} and {val.classes}")
+    own = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) not in own for group in groups or () for parameter in group["params"]):
+        raise ValueError(
+            "the parameter groups are of another network: make them from the one that is trained"
+        )
     head = getattr(model, "fc", None)
     if isinstance(head, nn.Linear) and head.out_features != len(train.classes):
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from torch import nn
 
 from ..data import Normalize, Split
@@ -18,12 +17,8 @@ class Board:
 
     ``tensorboard --logdir DIR`` shows it, during the run too.
 
-    Args:
-        folder: Where to write; runs in neighbouring folders are shown together.
-        model: The network in training.
-        val: Images to predict; the first ``shown`` make the page of predictions. ``None`` for no page.
-        normalize: As in training.
-        shown: How many images the page has.
+    Runs in neighbouring folders are shown together. The first ``shown`` images of ``val``, if there is one,
+    make a page of predictions by ``model``, with ``normalize`` as in training.
 
     Raises:
         ValueError: If the package ``tensorboard`` is not installed.
@@ -59,12 +54,9 @@ class Board:
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 self.writer.add_scalar(name, value, epoch)
-        if self.page is not None:
-            self.writer.add_figure("predictions", self._figure(self.page), epoch)
+        if (page := self.page) is not None:
+            probabilities = predict(self.model, page, normalize=self.normalize).probabilities
+            images, labels = page.images.cpu().numpy(), page.labels.cpu().numpy()
+            figure = prediction_panel(images, probabilities, labels, page.classes)
+            self.writer.add_figure("predictions", figure, epoch)
         self.writer.flush()
-
-    def _figure(self, page: Split) -> Figure:
-        probabilities = predict(self.model, page, normalize=self.normalize).probabilities
-        return prediction_panel(
-            page.images.cpu().numpy(), probabilities, page.labels.cpu().numpy(), page.classes
-        )

@@ -17,11 +17,11 @@ ITERATIONS = 5
 class Muon(torch.optim.Optimizer):
     """Train banks of filters with Muon, everything else with SGD and Nesterov momentum.
 
-    Muon replaces the momentum of a weight matrix by a matrix of nearly orthonormal rows, so that every
-    direction is learned at the same rate (Jordan et al., "Muon: an optimizer for hidden layers in neural
-    networks", 2024). A bank ``(K, C, h, w)`` counts as a matrix ``(K, C * h * w)``. Banks of one shape are
-    computed together, so that a network of many layers needs few, large operations; the result is that of
-    ``torch.optim.Muon`` on each matrix.
+    Muon replaces the momentum of a weight matrix by one of nearly orthonormal rows or columns, whichever are
+    fewer, so that all directions get updates of about equal size (Jordan et al., "Muon: an optimizer for
+    hidden layers in neural networks", 2024). A bank ``(K, C, h, w)`` counts as a matrix ``(K, C * h * w)``.
+    Banks of one shape are computed together, so that a network of many layers needs few, large operations;
+    the result is that of ``torch.optim.Muon`` on each matrix.
 
     Args:
         groups: Tensors or parameter groups; a group may have its own ``lr`` and ``weight_decay``.
@@ -29,6 +29,9 @@ class Muon(torch.optim.Optimizer):
         other_lr: Rate of batch normalisation, biases and the head, in proportion to a group's own ``lr``.
         momentum: Of both; above 0.
         weight_decay: Of the filters, decoupled from the gradient; the others have none.
+
+    Raises:
+        ValueError: If a rate, the momentum or the weight decay is out of range.
 
     Example:
         >>> layer = nn.Conv2d(3, 8, kernel_size=3, bias=False)
@@ -47,10 +50,22 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, groups: Iterable[Any], *, lr: float, other_lr: float, momentum: float, weight_decay: float
     ) -> None:
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+        if not (lr > 0 and other_lr > 0 and 0 < momentum < 1 and weight_decay >= 0):
+            given = f"lr={lr}, other_lr={other_lr}, momentum={momentum}, weight_decay={weight_decay}"
+            raise ValueError(f"{given}: give rates above 0, momentum between 0 and 1, weight decay from 0")
         self.momentum, self.ratio = momentum, other_lr / lr
-        others = [{"params": [p for p in group["params"] if p.ndim != 4]} for group in self.param_groups]
-        self.others = torch.optim.SGD(others, lr=other_lr, momentum=momentum, nesterov=True, fused=True)
+        self.others = torch.optim.SGD(
+            [{"params": []}], lr=other_lr, momentum=momentum, nesterov=True, fused=True
+        )
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Train these parameters, too; see :class:`torch.optim.Optimizer`."""
+        super().add_param_group(param_group)
+        others = {"params": [p for p in self.param_groups[-1]["params"] if p.ndim != 4]}
+        if len(self.param_groups) == 1:
+            self.others.param_groups.clear()
+        self.others.add_param_group(others)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -149,11 +164,9 @@ def decay_groups(
 class MovingAverage:
     """An exponential moving average of a network's weights and running statistics.
 
-    Whole numbers, such as the step counters of batch normalisation, stay the network's own.
-
-    Args:
-        model: The network; its tensors must stay where they are in memory.
-        decay: Share of the old average that each step keeps. The first average is the first weights.
+    Whole numbers, such as the step counters of batch normalisation, stay the network's own; its tensors must
+    stay where they are in memory. Each step keeps the share ``decay`` of the old average, which starts as the
+    first weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

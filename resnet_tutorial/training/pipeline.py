@@ -26,6 +26,9 @@ class Pipeline:
         batch_size: Images a batch, of all processes together; an epoch's last, incomplete batch is dropped.
         seed: Of order and augmentation.
 
+    Raises:
+        ValueError: If a batch would have no image, or more than there are.
+
     Example:
         >>> from resnet_tutorial.data import CIFAR10, load_sample
         >>> load = Pipeline(load_sample()[0], Augment(), CIFAR10, batch_size=16)
@@ -37,6 +40,8 @@ class Pipeline:
     def __init__(
         self, split: Split, augment: Augment, normalize: Normalize, *, batch_size: int, seed: int = 0
     ) -> None:
+        if not 1 <= batch_size <= len(split):
+            raise ValueError(f"batch_size={batch_size}: give 1 to {len(split)}, the number of images")
         self.split, self.augment, self.normalize = split, augment, normalize
         self.batch_size, self.seed = batch_size, seed
 
@@ -57,6 +62,8 @@ class Pipeline:
         Yields:
             Images, float32 ``(B, C, H, W)`` in channels-last memory, and labels ``(B,)``.
         """
+        if number < 0 or skip < 0:
+            raise ValueError(f"epoch {number}, skip={skip}: give numbers from 0")
         order, draws = self._draw(number)
         for batch in range(len(self))[skip:][:most]:
             start = batch * self.batch_size

@@ -112,9 +112,13 @@ class History:
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{path} is not a training history: expected the JSON that History.save writes"
-            ) from None
+            expected = "expected the JSON that History.save writes"
+            raise ValueError(f"{path} is not a training history: {expected}") from None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> History:
+        """Read the epochs from a checkpoint of :meth:`Progress.save`; raises what its ``load`` does."""
+        return cls(_read(path, torch.device("cpu"))["rows"])
 
 
 @dataclass
@@ -199,13 +203,14 @@ class Progress:
     def save(self, path: str | Path) -> None:
         """Write the checkpoint; the file appears whole or not at all, and an older one stays until then.
 
-        Several processes all call this at the same step, and the first one writes.
+        Several processes all call this at the same step, and the first one writes. A network that is dead is
+        not kept: the last good checkpoint stays.
 
         Raises:
             ValueError: If it cannot be written there.
         """
         sums = distributed.total(self.sums.clone())
-        if distributed.rank() != 0:
+        if distributed.rank() != 0 or sums[5] > 0 or not is_finite(self.model):
             return
         content = {name: part.state_dict() for name, part in self._parts().items()}
         content |= {"identity": self.identity, "rows": self.history.rows, "step": self.step, "sums": sums}
@@ -222,16 +227,8 @@ class Progress:
             FileNotFoundError: If there is none.
             ValueError: If the file is damaged, or of a run that differs; the message says in what.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
-        try:
-            content = torch.load(path, map_location=self.device, weights_only=True)
-            theirs = content["identity"]
-        except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from None
-        if differences := _differences(theirs, self.identity):
+        content = _read(path, self.device)
+        if differences := _differences(content["identity"], self.identity):
             raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
@@ -249,6 +246,18 @@ class Progress:
         return parts if self.average is None else parts | {"average": self.average}
 
 
+def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
+    """Return what a checkpoint holds."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        return {name: content[name] for name in ("identity", "rows", *content)}
+    except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from None
+
+
 def is_finite(model: nn.Module) -> bool:
     """Whether all weights and running statistics are finite; one number is read from the device."""
     values = [value for value in model.state_dict().values() if value.is_floating_point()]
@@ -257,6 +266,5 @@ def is_finite(model: nn.Module) -> bool:
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """Return what differs between two runs, in words."""
-    names = list(theirs) + [name for name in ours if name not in theirs]
-    pairs = [(name, theirs.get(name), ours.get(name)) for name in names]
+    pairs = [(name, theirs.get(name), ours.get(name)) for name in theirs | ours]
     return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]

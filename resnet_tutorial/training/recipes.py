@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from .optimizers import Muon, decay_groups
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+KINDS = {"str": str, "bool": bool, "int": numbers.Integral, "float": numbers.Real, "None": type(None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +100,13 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
         for field, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if (value := getattr(self, field)) not in allowed:
-                raise ValueError(
-                    f"recipe {self.name!r}: unknown {field} {value!r}: choose one of {', '.join(allowed)}"
-                )
+                unknown = f"unknown {field} {value!r}: choose one of {', '.join(allowed)}"
+                raise ValueError(f"recipe {self.name!r}: {unknown}")
+        for part in dataclasses.fields(self):
+            kinds = [KINDS[name] for name in part.type.split(" | ") if name in KINDS]
+            value = getattr(self, part.name)
+            fits = isinstance(value, tuple(kinds)) and (bool in kinds or not isinstance(value, bool))
+            self._require(not kinds or fits, part.name, f"of type {part.type}")
         counts = ("epochs", "steps", "batch_size", "patience")
         for field in (*counts, "lr", "other_lr", "warmup_lr", "gamma", "grad_clip"):
             value = getattr(self, field)
@@ -200,6 +206,27 @@ _PAPER = Recipe(
     schedule="step",
     milestones=(0.5, 0.75),  # 32k and 48k iterations
 )
+_MODERN = Recipe(
+    name="modern",  # a short schedule for all of CIFAR-10
+    epochs=40,
+    optimizer="muon",  # after 3 epochs of ResNet-20 well ahead of SGD with Nesterov momentum
+    lr=0.08,
+    other_lr=0.08,
+    weight_decay=0.01,  # decoupled, hence of another size than SGD's
+    schedule="one-cycle",  # few epochs: a high rate early, none at the end
+    warmup=0.2,
+    pad_mode="reflect",  # no black borders, which a test image never has
+    flip="alternating",  # nearly every image is seen both ways in every two epochs
+)
+_CPU = _MODERN.but(
+    name="cpu",  # for resnet8_wide: the most accuracy from minutes on two cores
+    epochs=8,
+    batch_size=250,  # fewer steps, each with larger matrix products
+    lr=0.15,  # larger, as are the batches
+    other_lr=0.1,
+    label_smoothing=0.1,  # a network of this size grows sure of itself in so few epochs
+    padding=2,  # 4 are too much to learn in so few epochs
+)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -220,47 +247,13 @@ RECIPES: dict[str, Recipe] = {
             warmup=400 / 64_000,
             warmup_lr=0.01,
         ),
-        Recipe(
-            name="modern",  # a short schedule for all of CIFAR-10
-            epochs=40,
-            optimizer="muon",  # after 3 epochs of ResNet-20 well ahead of SGD with Nesterov momentum
-            lr=0.08,
-            other_lr=0.08,
-            weight_decay=0.01,  # decoupled, hence of another size than SGD's
-            schedule="one-cycle",  # few epochs: a high rate early, none at the end
-            warmup=0.2,
-            pad_mode="reflect",  # no black borders, which a test image never has
-            flip="alternating",  # nearly every image is seen both ways in every two epochs
-        ),
-        Recipe(
-            name="cpu",  # for resnet8_wide: the most accuracy from minutes on two cores
-            epochs=8,
-            batch_size=250,  # fewer steps, each with larger matrix products
-            optimizer="muon",
-            lr=0.15,  # larger than in `modern`, as are the batches
-            other_lr=0.1,
-            weight_decay=0.01,
-            schedule="one-cycle",
-            warmup=0.2,
-            label_smoothing=0.1,  # a network of this size grows sure of itself in so few epochs
-            padding=2,  # 4 are too much to learn in so few epochs
-            pad_mode="reflect",
-            flip="alternating",
-        ),
-        Recipe(
+        _MODERN,
+        _CPU,
+        _CPU.but(
             name="speedrun",  # for resnet14_wide on a GPU: 94 % in as few seconds as possible
             epochs=16,
             batch_size=500,  # a GPU is idle with less
-            optimizer="muon",
             lr=0.2,
-            other_lr=0.1,
-            weight_decay=0.01,
-            schedule="one-cycle",
-            warmup=0.2,
-            label_smoothing=0.1,
-            padding=2,
-            pad_mode="reflect",
-            flip="alternating",
             test_flip=True,  # the target counts the mirror image in; the record has both numbers
         ),
     )

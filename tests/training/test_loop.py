@@ -14,7 +14,7 @@ from resnet_tutorial import runtime
 from resnet_tutorial.data import CIFAR10, Split
 from resnet_tutorial.evaluation import loss_and_accuracy
 from resnet_tutorial.models import cifar_resnet
-from resnet_tutorial.training import DivergedError, History, Pipeline, Recipe, fit, loop
+from resnet_tutorial.training import DivergedError, History, Pipeline, Recipe, fit, loop, parameter_groups
 
 CLASSES = ("dark", "light", "red")
 
@@ -430,3 +430,10 @@ def test_history_as_csv(tmp_path):
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert [float(row["train_loss"]) for row in rows] == history.column("train_loss")
     assert rows[0]["val_loss"] == ""
+
+
+def test_parameter_groups_are_those_of_the_network():
+    """Groups of another network were trained, this one was not, and nothing said so."""
+    model, other = cifar_resnet(8, width=4, num_classes=3), cifar_resnet(8, width=4, num_classes=3)
+    with pytest.raises(ValueError, match="groups are of another network"):
+        fit(model, coloured(), None, Recipe(name="r", epochs=1), groups=parameter_groups(other, lr=0.1))

@@ -190,3 +190,21 @@ def test_the_average_follows_running_statistics_and_leaves_counters_alone():
     assert int(norm.num_batches_tracked) == 3
     average.swap()
     assert torch.equal(norm.running_mean, means[2])
+
+
+@pytest.mark.parametrize("wrong", [{"lr": -1}, {"other_lr": 0}, {"momentum": 0}, {"weight_decay": -1}])
+def test_muon_refuses_what_torch_refuses(wrong):
+    """A negative rate climbs, and nothing said so."""
+    with pytest.raises(ValueError, match="give rates above 0"):
+        Muon([torch.zeros(2)], **{"lr": 0.1, "other_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | wrong)
+
+
+def test_muon_trains_a_group_that_is_added_later():
+    """Its filters were trained, its biases never."""
+    first, later = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
+    optimizer = Muon(first.parameters(), lr=0.1, other_lr=0.1, momentum=0.9, weight_decay=0.0)
+    optimizer.add_param_group({"params": list(later.parameters()), "lr": 0.05})
+    before = [p.detach().clone() for p in later.parameters()]
+    (first(torch.randn(1, 2, 4, 4)).sum() + later(torch.randn(1, 2, 4, 4)).sum()).backward()
+    optimizer.step()
+    assert not any(torch.equal(p, old) for p, old in zip(later.parameters(), before, strict=True))

@@ -110,3 +110,18 @@ def test_batches_are_channels_last_and_the_images_are_held_once():
     assert load.split.images.data_ptr() == part.images.data_ptr()
     held = [value for value in vars(load).values() if isinstance(value, torch.Tensor)]
     assert held == []
+
+
+@pytest.mark.parametrize("batch_size", [0, -5, 9])
+def test_a_batch_has_between_one_image_and_all(batch_size):
+    """An epoch of no batch, silently, or a division by zero."""
+    split = Split(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "eight")
+    with pytest.raises(ValueError, match="give 1 to 8, the number of images"):
+        Pipeline(split, Augment(), CIFAR10, batch_size=batch_size)
+
+
+def test_batches_cannot_be_skipped_backwards():
+    """``skip=-1`` gave the last batch of the epoch."""
+    split = Split(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "eight")
+    with pytest.raises(ValueError, match="skip=-1: give numbers from 0"):
+        next(Pipeline(split, Augment(), CIFAR10, batch_size=4).epoch(0, skip=-1))

@@ -161,3 +161,14 @@ def test_nothing_trainable_is_refused():
     model = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter is trainable"):
         constant().parameter_groups(model)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": None}, {"epochs": 1.5}, {"epochs": True}, {"name": None}, {"nesterov": "no"}, {"lr": "0.1"}],
+)
+def test_a_field_of_another_type_is_refused(wrong):
+    """A text that is true, half an epoch, or no rate at all failed in the middle of a run."""
+    (field,) = wrong
+    with pytest.raises(ValueError, match=f"{field} must be of type "):
+        Recipe(**{"name": "mine", "epochs": 2} | wrong)

@@ -1,0 +1,94 @@
+"""What the pages need beyond their theme: author-year labels, cards over links, search, dark figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+from bs4 import BeautifulSoup
+from docutils import nodes
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.unsrt import Style
+from pybtex.style.labels import BaseLabelStyle
+from resnet_tutorial import __version__
+from resnet_tutorial.exercises import STRICT
+from sphinx.application import Sphinx
+from sphinx.search.en import SearchEnglish
+
+
+class AuthorYear(BaseLabelStyle):
+    """Labels such as "He et al. 2016a": names and year, with a letter where two works would share them."""
+
+    def format_labels(self, sorted_entries: list[Any]) -> Any:
+        labels = [self._label(entry) for entry in sorted_entries]
+        often, seen = Counter(labels), Counter()
+        for label in labels:
+            yield label + (ascii_lowercase[seen[label]] if often[label] > 1 else "")
+            seen[label] += 1
+
+    def _label(self, entry: Any) -> str:
+        people = entry.persons.get("author") or entry.persons.get("editor") or []
+        names = [" ".join([*person.prelast_names, *person.last_names]) for person in people]
+        who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names) or entry.key
+        return f"{who} {entry.fields.get('year', '')}".strip()
+
+
+class BookStyle(Style):
+    """The list of works, in the order of their labels."""
+
+    default_label_style = AuthorYear
+    default_sorting_style = "author_year_title"
+
+
+class JoinedWords(SearchEnglish):
+    """English in which "over-fitting" is found as "overfitting", too."""
+
+    def split(self, text: str) -> list[str]:
+        joined = [word.replace("-", "") for word in re.findall(r"\b[A-Za-z]+-[A-Za-z]+\b", text)]
+        return super().split(text) + joined
+
+
+def configure(app: Sphinx, config: Any) -> None:
+    """Put the package's version under every page, and let the search rank chapters before the API."""
+    config.html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
+    footer = config.html_theme_options["extra_footer"]
+    config.html_theme_options["extra_footer"] = f"{footer.strip()} Version {__version__}."
+
+
+def mark_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Give a figure that holds photographs a class: on a dark page its colours stay as they are."""
+    for image in doctree.findall(nodes.image):
+        path = Path(app.srcdir, image["uri"])
+        if path.suffix != ".svg" or not path.is_file():
+            path = Path(app.outdir, image["uri"])
+        if path.suffix == ".svg" and path.is_file() and "<image" in path.read_text(encoding="utf-8"):
+            image["classes"].append("picture")
+
+
+def write_cards(app: Sphinx, error: Exception | None) -> None:
+    """Collect what the glossary says of each term, for the cards over links."""
+    page = Path(app.outdir, "glossary.html")
+    if error is not None or app.builder.name != "html" or not page.is_file():
+        return
+    entries = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("dl.glossary > dt[id]")
+    # Nothing links to a Chinese term, whose name is a number.
+    named = [entry for entry in entries if not re.fullmatch(r"term-\d+", entry["id"])]
+    cards = {entry["id"]: " ".join(entry.find_next_sibling("dd").get_text().split()) for entry in named}
+    target = Path(app.outdir, "_static", "cards.js")
+    target.write_text(f"window.bookCards = {json.dumps(cards, ensure_ascii=False)};\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    os.environ[STRICT] = "1"  # a result other than the text describes stops the build
+    register_plugin("pybtex.style.formatting", "book", BookStyle)
+    app.add_search_language(JoinedWords)
+    app.connect("config-inited", configure)
+    app.add_js_file("cards.js", defer="defer")
+    app.connect("doctree-resolved", mark_pictures)
+    app.connect("build-finished", write_cards)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
