@@ -157,7 +157,7 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def press(self, key: str, *, on: str | None = None) -> None:
-        """Press a key of ``KEYS``, on what has the focus or on an element, given as a JavaScript expression."""
+        """Press a key of ``KEYS`` on what has the focus, or on an element: a JavaScript expression."""
         if on:
             self.evaluate(f"({on}).focus()")
         code, text = KEYS[key]

@@ -302,7 +302,7 @@ def test_without_scripts_and_on_paper_there_is_a_picture(browser, page):
 
 
 def test_a_figure_comes_alive_as_jupyterlab_inserts_it(browser, page, tmp_path):
-    """JupyterLab fills an element that is not yet on the page and puts fresh copies of the scripts into it."""
+    """JupyterLab fills an element that is not yet on the page and copies the scripts into it."""
     content = json.dumps(figures()["calibration"].html).replace("<", "\\u003c")
     lab = tmp_path / "lab.html"
     lab.write_text(
