@@ -18,7 +18,7 @@ from PIL import Image
 from .charts import confusion_matrix, reliability, roc_curves
 from .curves import lines
 from .embedding import Interactive, data_uri, embed, number, short, table
-from .style import pixels, same_length
+from .style import one_each, pixels
 
 LOG_ODDS = np.linspace(-7, 7, 141)  # of the thresholds that can be chosen; 0.5 is in the middle
 TEMPERATURES = 2 ** np.linspace(-2, 2, 81)  # 1 is in the middle
@@ -94,7 +94,7 @@ def interactive_block(
     if value.shape != gradient.shape:
         raise ValueError(f"values {value.shape} and gradients {gradient.shape}: give both (S, n)")
     for what, given in (("names", names), ("sentences forward", forward), ("sentences backward", backward)):
-        same_length(what, given, len(value))
+        one_each(what, given, len(value))
     rows = {i: [i - 1] if i else [] for i in range(len(value))} | {
         i: list(above) for i, above in (sources or {}).items()
     }
@@ -139,7 +139,7 @@ def interactive_threshold(
         <Interactive: A threshold, and what depends on it>
     """
     z, truth = _scores(logits, labels)
-    same_length("class names", classes, z.shape[1])
+    one_each("class names", classes, z.shape[1])
     if not 0 <= selected < z.shape[1]:
         raise ValueError(f"selected={selected!r}: give a class, 0 to {z.shape[1] - 1}")
     if missing := [classes[k] for k in range(z.shape[1]) if not (truth == k).any()]:
