@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -87,3 +90,18 @@ def _figures() -> Iterator[None]:
     with matplotlib.rc_context():
         yield
         plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One headless browser for all tests; `browser.open(page)` shows another page."""
+    path = Path(__file__).parent.parent / "tools" / "browser.py"
+    spec = importlib.util.spec_from_file_location("browser", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        found = module.find_browser()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with module.Browser(found, timeout=120) as opened:
+        yield opened

@@ -246,7 +246,7 @@ def test_a_built_page_asks_the_network_for_nothing(tmp_path):
     book.mkdir()
     for name in ("_config.yml", "references.bib", "references.md", "glossary.md"):
         shutil.copy(BOOK / name, book / name)
-    for folder in ("_static", "_ext"):
+    for folder in ("_static", "_ext", "_extra"):
         shutil.copytree(BOOK / folder, book / folder)
     (book / "index.md").write_text(
         "# Title\n\n$y = F(x) + x$ {cite}`He2016` {term}`logits`\n", encoding="utf-8"

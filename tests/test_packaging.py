@@ -68,8 +68,8 @@ def test_the_wheel_holds_the_package_and_its_assets(wheel):
     """An asset that is missing from the wheel is missed only by those who do not work in a clone."""
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = ROOT / "resnet_tutorial"
-    files = [*package.rglob("*.py"), package / "py.typed", *(package / "assets").iterdir()]
-    assert names == {path.relative_to(ROOT).as_posix() for path in files}
+    files = [*package.rglob("*.py"), package / "py.typed", *(package / "assets").rglob("*")]
+    assert names == {path.relative_to(ROOT).as_posix() for path in files if path.is_file()}
     assert wheel.stat().st_size < 12 * 2**20, "the wheel has grown beyond a quick download"
 
 

@@ -138,7 +138,7 @@ def test_pages_show_buttons_only_with_an_address(project, tmp_path, address):
     (book / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (book / "references.bib").write_text("", encoding="utf-8")
     (book / "_toc.yml").write_text(f"format: jb-book\nroot: {notebook.stem}\n", encoding="utf-8")
-    for folder in ("_static", "_ext"):
+    for folder in ("_static", "_ext", "_extra"):
         shutil.copytree(ROOT / "book" / folder, book / folder)
     program = "from jupyter_book.cli.main import main; main()"
     done = subprocess.run(

@@ -31,6 +31,18 @@ OPTIONS = (
     "--disable-sync",
 )
 
+# By the names of the protocol: Windows key code, and the text that the key types.
+KEYS = {
+    "Enter": (13, "\r"),
+    "Space": (32, " "),
+    "Home": (36, ""),
+    "End": (35, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+}
+
 
 class BrowserError(RuntimeError):
     """The browser ended, took too long, or refused a command."""
@@ -132,6 +144,26 @@ class Browser:
             details = answer["exceptionDetails"]
             raise BrowserError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
+
+    def click(self, element: str) -> None:
+        """Click with the mouse on the middle of an element, given as a JavaScript expression."""
+        x, y = self.evaluate(
+            f"(() => {{ const e = {element};"
+            " e.scrollIntoView({ block: 'center', behavior: 'instant' });"
+            " const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str, *, on: str | None = None) -> None:
+        """Press a key of ``KEYS`` on what has the focus, or on an element: a JavaScript expression."""
+        if on:
+            self.evaluate(f"({on}).focus()")
+        code, text = KEYS[key]
+        about = {"key": text or key, "code": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
+        self.send("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol on the tab; returns its result."""
