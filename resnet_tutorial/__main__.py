@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .cli import main
+
+def main() -> int:
+    """Run one command; Ctrl-C while PyTorch is still being loaded gives no traceback."""
+    try:
+        from .cli import main
+    except KeyboardInterrupt:
+        return 130
+    return main()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

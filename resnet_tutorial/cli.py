@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         photo.png: ship ...%
         0
     """
+    arguments = None
     try:
         arguments = build_parser().parse_args(argv)
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
@@ -71,8 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted; a training goes on with --resume")
+        goes_on = arguments is not None and arguments.command in (commands.train, commands.finetune)
+        _complain("interrupted" + "; the same command with --resume goes on" * goes_on)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        batch = getattr(arguments, "batch_size", None)
+        advice = f"a --batch-size below {batch}" if batch else "smaller batches (--batch-size) or images"
+        _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
+        return 2
     return 0
 
 

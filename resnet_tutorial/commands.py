@@ -294,7 +294,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Judge a reader's answers to the exercises of a chapter."""
-    verdicts = exercises.check_notebook(arguments.chapter, arguments.notebook)
+    verdicts = exercises.check_notebook(arguments.chapter, arguments.notebook, seconds=120)
     print(*verdicts, sep="\n")
     right = sum(verdict.state == "right" for verdict in verdicts)
     print(f"{right} of {len(verdicts)} right; the other exercises have no check: compare with the solutions")

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,6 +27,7 @@ from .training import RECIPES, freeze_backbone, parameter_groups, trainable
 
 __all__ = ["EXERCISES", "STRICT", "Exercise", "Verdict", "as_described", "check", "check_notebook"]
 
+MARKER = "verdict:"  # begins the lines in which a child process reports
 STRICT = "RESNET_TUTORIAL_STRICT"  # set where the book is built or tested
 
 
@@ -221,8 +224,13 @@ def as_described(holds: object, message: str) -> None:
     print(f"The text describes the default settings; yours differ: not true here that {message.rstrip('.')}.")
 
 
-def check_notebook(chapter: int, notebook: str | Path | None = None) -> list[Verdict]:
+def check_notebook(
+    chapter: int, notebook: str | Path | None = None, *, seconds: float | None = None
+) -> list[Verdict]:
     r"""Judge the answers in a notebook, by default the chapter's in this folder or in one right below it.
+
+    The answers are run, as they would be in the notebook. With a limit in ``seconds`` for all of them they
+    run in another process: an answer that does not end, or ends the program, leaves the others' verdicts.
 
     Raises:
         FileNotFoundError: If there is no such notebook.
@@ -238,15 +246,53 @@ def check_notebook(chapter: int, notebook: str | Path | None = None) -> list[Ver
         known = ", ".join(map(str, EXERCISES))
         raise ValueError(f"chapter {chapter} has no exercise that can be checked: choose one of {known}")
     path = _find(chapter) if notebook is None else Path(notebook)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers")
+    answers, namespace = _read(path)
+    if seconds is not None:
+        return _in_a_child(chapter, path, seconds)
+    return [_judge(exercise, answers.get(exercise.number), namespace) for exercise in EXERCISES[chapter]]
+
+
+def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
+    """Judge one answer after the other in another process; after an answer that ends it, in the next."""
+    verdicts: list[Verdict] = []
+    while rest := EXERCISES[chapter][len(verdicts) :]:
+        program = "import sys; from resnet_tutorial import exercises; exercises._report(*sys.argv[1:])"
+        command = [sys.executable, "-c", program, str(chapter), str(path), rest[0].number]
+        try:
+            out = subprocess.run(
+                command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=seconds
+            ).stdout
+            problem = "it ended the program"
+        except subprocess.TimeoutExpired as error:
+            out, problem = error.stdout or b"", f"it did not end within {seconds:g} seconds"
+        lines = [line for line in out.decode(errors="replace").splitlines() if line.startswith(MARKER)]
+        states = [json.loads(line.removeprefix(MARKER)) for line in lines][: len(rest)]
+        verdicts += [Verdict(exercise, *state) for exercise, state in zip(rest, states, strict=False)]
+        if len(states) < len(rest):
+            verdicts.append(Verdict(rest[len(states)], "failed", problem))
+    return verdicts
+
+
+def _report(chapter: str, path: str, first: str) -> None:
+    answers, namespace = _read(Path(path))
+    numbers = [exercise.number for exercise in EXERCISES[int(chapter)]]
+    for exercise in EXERCISES[int(chapter)][numbers.index(first) :]:
+        verdict = _judge(exercise, answers.get(exercise.number), namespace)
+        print(f"\n{MARKER}{json.dumps([verdict.state, verdict.help])}", flush=True)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the answers in a notebook by number, and what the chapter defines before its exercises."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         read = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    except (ValueError, KeyError, TypeError, IsADirectoryError):
+    except (ValueError, KeyError, TypeError, IsADirectoryError, RecursionError):
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers") from None
     answers = {match[1]: text for kind, text in read if kind == "code" and (match := MARK.match(text))}
     taught = takewhile(lambda cell: cell[0] != "markdown" or not HEADING.search(cell[1]), read)
-    namespace = _definitions(text for kind, text in taught if kind == "code" and not MARK.match(text))
-    return [_judge(exercise, answers.get(exercise.number), namespace) for exercise in EXERCISES[chapter]]
+    return answers, _definitions(text for kind, text in taught if kind == "code" and not MARK.match(text))
 
 
 def _find(chapter: int) -> Path:
@@ -263,14 +309,18 @@ def _definitions(sources: Iterable[str]) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "__answers__"}
     wanted = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
     for source in sources:
-        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)  # magics are not Python
         nodes: list[ast.stmt] = []
         with contextlib.suppress(SyntaxError):
-            nodes = [node for node in ast.parse(plain).body if isinstance(node, wanted)]
+            nodes = [node for node in ast.parse(_plain(source)).body if isinstance(node, wanted)]
         for node in nodes:
             with contextlib.suppress(Exception):  # one that needs a result of the chapter is left out
                 exec(compile(ast.Module([node], []), "<chapter>", "exec"), namespace)
     return namespace
+
+
+def _plain(source: str) -> str:
+    """Return a cell without magics, which are not Python."""
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
 
 
 def _judge(exercise: Exercise, source: str | None, namespace: dict[str, Any]) -> Verdict:
@@ -281,7 +331,7 @@ def _judge(exercise: Exercise, source: str | None, namespace: dict[str, Any]) ->
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             given = _value(source, dict(namespace))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, NameError):
             message += " (only the chapter's imports and definitions are there: make the rest in the cell)"
@@ -298,7 +348,7 @@ def _compare(exercise: Exercise, answer: Any) -> Verdict:
 
 def _value(source: str, namespace: dict[str, Any]) -> Any:
     """Run a cell; return the value of its last line, as a notebook shows it, or what that line defines."""
-    body = ast.parse(source).body
+    body = ast.parse(_plain(source)).body
     last = body[-1] if body else None
     name = last.name if isinstance(last, ast.FunctionDef | ast.ClassDef) else None
     expression = ast.Expression(last.value) if isinstance(last, ast.Expr) else None

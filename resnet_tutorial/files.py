@@ -59,8 +59,10 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(partial, target)
     except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError, raised while it handles the OSError.
+        # torch.save reports a full disk as a RuntimeError, raised while it handles the OSError; Ctrl-C, too.
         cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
         if not isinstance(cause, OSError) or cause.filename not in (None, str(partial), str(target.parent)):
             raise
         folder = target.parent

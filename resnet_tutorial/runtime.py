@@ -6,7 +6,9 @@ import contextlib
 import os
 import platform
 import random
+import shutil
 import subprocess
+import sys
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -104,7 +106,13 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         >>> model = torch.nn.Linear(4, 2)
         >>> compiled(model, torch.device("cpu")).weight is model.weight  # compiled at the first batch
         True
+
+    Raises:
+        ValueError: If there is no C++ compiler.
     """
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if shutil.which(compiler) is None:
+        raise ValueError(f"compiling needs a C++ compiler ({compiler}): install one, or do not compile")
     mode = "reduce-overhead" if device.type == "cuda" else None
     return cast(torch.nn.Module, torch.compile(model, mode=mode))
 

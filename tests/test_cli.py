@@ -548,3 +548,43 @@ def test_a_warning_is_one_line_without_source(photos, tmp_path):
 def test_answers_to_exercises_are_judged(tmp_path, capsys):
     assert "no exercise that can be checked" in refusal(capsys, "check", 99)
     assert "empty.ipynb" in refusal(capsys, "check", 3, "--notebook", tmp_path / "empty.ipynb")
+
+
+def test_out_of_memory_says_what_to_take_less_of(photos, tmp_path, capsys, monkeypatch):
+    """A hundred lines of traceback, and no word on the batch."""
+
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(commands, "fit", full)
+    assert "out of memory: take a --batch-size below 4" in refusal(capsys, *quick(photos, tmp_path / "run"))
+    monkeypatch.setattr(commands.evaluation, "predict", full)
+    assert "out of memory" in refusal(capsys, "evaluate", "cifar10")
+
+
+def test_compiling_without_a_compiler_is_refused_in_one_line(photos, tmp_path, capsys, monkeypatch):
+    """PyTorch's own message was 97 lines of traceback, after the first batch."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    line = refusal(capsys, *quick(photos, tmp_path / "run", "--compile"))
+    assert "compiling needs a C++ compiler (no-such-compiler)" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_a_training_is_told_to_go_on(photos, weights, tmp_path, capsys, monkeypatch):
+    """`--resume` is no option of evaluate."""
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.evaluation, "predict", interrupted)
+    assert run("evaluate", weights, "--data", photos) == 130
+    assert "--resume" not in capsys.readouterr().err
+    monkeypatch.setattr(commands, "fit", interrupted)
+    assert run(*quick(photos, tmp_path / "run")) == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
+
+
+def test_an_empty_variable_of_torchrun_means_one_process(weights, photos, monkeypatch):
+    """`WORLD_SIZE=` in a job script gave "invalid literal for int()"."""
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert run("evaluate", weights, "--data", photos) == 0

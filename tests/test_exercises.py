@@ -214,3 +214,24 @@ def test_a_result_that_differs_stops_the_build_and_tells_a_reader(monkeypatch, c
     monkeypatch.delenv(STRICT)
     as_described(np.bool_(False), "the loss falls.")
     assert capsys.readouterr().out.endswith("not true here that the loss falls.\n")
+
+
+def test_an_answer_that_never_ends_or_ends_the_program_leaves_the_other_verdicts(tmp_path):
+    """`exit()` printed nothing, with status 0; a loop without an end hung the terminal."""
+    answers = {"3.1": "while True: pass", "3.2": RIGHT["3.2"], "3.3": "import os; os._exit(0)"}
+    answers |= {"3.5": "exit()", "3.6": "%matplotlib inline\n" + RIGHT["3.6"]}
+    sources = [f"# Your answer to Exercise {number}\n{text}" for number, text in answers.items()]
+    cells = [{"cell_type": "code", "source": source} for source in sources]
+    (tmp_path / "mine.ipynb").write_text(json.dumps({"cells": cells}))
+    verdicts = exercises.check_notebook(3, tmp_path / "mine.ipynb", seconds=20)
+    assert [verdict.state for verdict in verdicts] == ["failed", "right", "failed", "failed", "right"]
+    assert "did not end within 20 seconds" in repr(verdicts[0])
+    assert "ended the program" in repr(verdicts[2]) and "SystemExit" in repr(verdicts[3])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "{", '{"cells": [{"cell_type": 1}]}'])
+def test_what_is_no_notebook_gives_one_line(tmp_path, text):
+    """Deeply nested JSON exhausted the stack."""
+    (tmp_path / "no.ipynb").write_text(text)
+    with pytest.raises(ValueError, match=r"no\.ipynb is not a notebook: give the \.ipynb file"):
+        exercises.check_notebook(3, tmp_path / "no.ipynb")

@@ -107,7 +107,9 @@ def test_the_wheel_says_what_it_needs(wheel):
     core = [requirement for requirement in needed if requirement.marker is None]
     assert {requirement.name for requirement in core} == {requirement.name for requirement in CORE}
     assert "licenses/LICENSE" in files
-    assert "resnet-tutorial = resnet_tutorial.cli:main" in archive.read(files["entry_points.txt"]).decode()
+    assert (
+        "resnet-tutorial = resnet_tutorial.__main__:main" in archive.read(files["entry_points.txt"]).decode()
+    )
 
 
 def test_the_command_exists():

@@ -74,7 +74,14 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser()
     places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
     variable, default = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
-    return Path(os.environ.get(variable) or Path.home() / default) / "resnet_tutorial"
+    if folder := os.environ.get(variable):
+        return Path(folder) / "resnet_tutorial"
+    try:
+        return Path.home() / default / "resnet_tutorial"
+    except RuntimeError:
+        raise ValueError(
+            "there is no home directory: name one for the data in RESNET_TUTORIAL_DATA"
+        ) from None
 
 
 def load_cifar10(

@@ -19,6 +19,7 @@ from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
+DIGEST_KEY = "resnet_tutorial.sha256"  # of the tensors: the format itself has no check sum
 PICKLED = (".pt", ".pth")
 # (network, name of its weights): SHA-256 of the file NETWORK-NAME.safetensors in assets
 SHIPPED_WEIGHTS = {
@@ -189,7 +190,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state_dict.items()
     }
-    content = to_safetensors(tensors, metadata={METADATA_KEY: note})
+    content = to_safetensors(tensors, metadata={METADATA_KEY: note, DIGEST_KEY: _digest(tensors)})
     with atomic(path, parents=True) as file:
         file.write(content)
     return path
@@ -232,13 +233,24 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            notes = file.metadata() or {}
+            metadata = json.loads(notes.get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if notes.get(DIGEST_KEY, digest := _digest(tensors)) != digest:
+            raise ValueError("its check sum is wrong")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(_damaged(path, error)) from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged: its metadata is not a JSON object")
     return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

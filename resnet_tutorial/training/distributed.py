@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
         ...     print(f"process {rank()} of {size()}")
         process 0 of 1
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    if os.environ.get("WORLD_SIZE", "") in ("", "1") or dist.is_initialized():
         yield
         return
     gpus = torch.cuda.is_available() and dist.is_nccl_available()

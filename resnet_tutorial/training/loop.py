@@ -293,29 +293,30 @@ def _tuned() -> Iterator[None]:
 class _Saving:
     """Writes the checkpoint when it is time to.
 
-    Inside the block Ctrl-C is only noted, so that a step is never cut in half: after the step the checkpoint
-    is written, then ``KeyboardInterrupt`` is raised. A second Ctrl-C interrupts at once. Without a path
-    nothing is written, and Ctrl-C means what it always does.
+    Inside the block Ctrl-C and SIGTERM, a request to end, are only noted, so that no step is cut in half:
+    after it the checkpoint is written, then ``KeyboardInterrupt`` is raised. A second one interrupts at
+    once. Without a path nothing is written, and they mean what they always do.
     """
 
     def __init__(self, state: Progress, path: str | Path | None, every: int | None) -> None:
         self.state, self.path, self.every = state, path, every
         self.noted = threading.Event()
-        self.previous: Any = None
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Saving:
         if self.path is not None and threading.current_thread() is threading.main_thread():
-            self.previous = signal.getsignal(signal.SIGINT)
-            signal.signal(signal.SIGINT, self._note)
+            # To its processes torchrun sends SIGTERM when one of them died: no time to wait for the others.
+            numbers = (signal.SIGINT, signal.SIGTERM)[: 1 if distributed.size() > 1 else 2]
+            self.previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
     def _note(self, *_: object) -> None:
         self.noted.set()
-        signal.signal(signal.SIGINT, self.previous)
+        self.__exit__()
 
     def after_step(self) -> None:
         if self.path is None:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -230,16 +231,26 @@ class Progress:
         content = _read(path, self.device)
         if differences := _differences(content["identity"], self.identity):
             raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
+        try:
+            self._restore(content)
+        except Exception as error:  # whatever a part makes of a state that is not its own
+            raise ValueError(_damaged(path, error)) from None
+        self.started = time.perf_counter()
+
+    def _restore(self, content: dict[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["torch_generator"].cpu())
         if self.device.type == "cuda" and "cuda_generator" in content:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
+        if any(row.keys() != Row.__annotations__.keys() for row in content["rows"]):
+            raise ValueError("its history lacks what one has")
         self.history.rows = content["rows"]
-        self.step, self.seconds = content["step"], content["seconds"]
+        self.step, self.seconds, sums = content["step"], content["seconds"], content["sums"]
+        if type(self.step) is not int or self.step < 0 or not self.seconds >= 0 or sums.shape != (6,):
+            raise ValueError(f"step {self.step}, {self.seconds} seconds, sums of shape {tuple(sums.shape)}")
         # The sums are those of all processes together; each goes on with its own.
-        self.sums = content["sums"] * (distributed.rank() == 0)
-        self.started = time.perf_counter()
+        self.sums = sums * (distributed.rank() == 0)
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
@@ -251,11 +262,18 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
     try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():  # torch.load does not look at the check sums
+                raise ValueError(f"the check sum of {damaged} is wrong")
         content = torch.load(path, map_location=device, weights_only=True)
         return {name: content[name] for name in ("identity", "rows", *content)}
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from None
+        raise ValueError(_damaged(path, error)) from None
+
+
+def _damaged(path: str | Path, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return f"{path} is damaged or not a checkpoint: {reason}: start the run again without resuming"
 
 
 def is_finite(model: nn.Module) -> bool:

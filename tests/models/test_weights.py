@@ -34,7 +34,7 @@ def test_round_trip_with_metadata_in_one_json_note(path):
     weights, read = load_weights(path)
     assert same(weights, WEIGHTS) and read == metadata
     with safe_open(path, framework="pt") as file:
-        assert list(file.metadata()) == ["resnet_tutorial"]
+        assert set(file.metadata()) == {"resnet_tutorial", "resnet_tutorial.sha256"}
         assert json.loads(file.metadata()["resnet_tutorial"]) == metadata
 
 
@@ -229,3 +229,14 @@ def test_files_without_step_counters_load():
     assert len(weights) == 4
     module.load_into(model, weights, source="old.pth")
     assert model.running_mean.tolist() == [3, 3] and model.num_batches_tracked == 0
+
+
+def test_a_flipped_bit_in_a_weight_is_found(tmp_path):
+    """The format has no check sum: a weight was another one, silently."""
+    path = save_weights(tmp_path / "w.safetensors", {"a": torch.ones(9), "n": torch.tensor(3)}, {})
+    assert load_weights(path)[0]["n"] == 3
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.safetensors is damaged .*its check sum is wrong"):
+        load_weights(path)

@@ -218,3 +218,54 @@ def test_sigkill_at_random_moments_does_not_change_the_result(tmp_path):
     """A file half-written when the process dies must not replace the good one."""
     resumed, expected = kill_and_resume(tmp_path, kills=3)
     assert resumed == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_end_saves_the_run_first(tmp_path, monkeypatch, number):
+    """A batch system's SIGTERM lost everything since the last epoch."""
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr(signal, "SIGINT", number)  # what `run` sends itself
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=3)
+    monkeypatch.undo()
+    assert torch.load(path, weights_only=True)["step"] == 3
+    assert run(path, resume=True)[0] == run()[0]
+
+
+def spoil(content, how):
+    if how == "no optimizer":
+        del content["optimizer"]
+    elif how == "generator":
+        content["torch_generator"] = torch.zeros(3, dtype=torch.uint8)
+    elif how == "step":
+        content["step"] = -1
+    elif how == "rows":
+        content["rows"] = [{"epoch": 1}]
+    elif how == "sums":
+        content["sums"] = torch.zeros(2)
+    elif how == "seconds":
+        content["seconds"] = None
+    return content
+
+
+@pytest.mark.parametrize("how", ["no optimizer", "generator", "step", "rows", "sums", "seconds"])
+def test_a_checkpoint_of_this_run_with_a_wrong_part_is_refused_in_one_line(tmp_path, how):
+    """Only its identity was looked at; the rest gave a traceback, or was believed."""
+    path = tmp_path / "run.pt"
+    run(path)
+    torch.save(spoil(torch.load(path, weights_only=True), how), path)
+    with pytest.raises(ValueError, match=r"run\.pt is damaged or not a checkpoint: [^\n]+$"):
+        run(path, resume=True)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """PyTorch does not look at the check sums of what it reads: a weight was another one, silently."""
+    path = tmp_path / "run.pt"
+    run(path)
+    content = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["model"]["layer3.0.conv2.weight"]
+    stored = weights.permute(0, 2, 3, 1).contiguous().numpy().tobytes()  # channels-last
+    content[content.index(stored[:64]) + 3] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="check sum"):
+        run(path, resume=True)
