@@ -27,6 +27,7 @@ import yaml
 from pybtex.database import parse_file
 
 BOOK = Path(__file__).resolve().parents[1]
+BRANCH = "notebooks"  # of the public repository, where Colab finds the plain edition
 BOXES = ("admonition", "dropdown", "note", "tip", "hint", "important", "warning", "seealso")
 FOLDED = {"setup", "hide-input", "hide-cell", "remove-input", "remove-cell", "solution"}
 OPENING = re.compile(r"(?P<indent>\s*)(?P<fence>`{3,}|:{3,}|~{3,})(?:\{(?P<name>[\w:-]+)\} *(?P<title>.*))?")
@@ -143,7 +144,10 @@ class Book:
         self.targets: dict[str, Target] = {}
         self.titles: dict[str, str] = {}
         for page in self.chapters:
-            self._survey(page)
+            try:
+                self._survey(page)
+            except ValueError as error:
+                raise ValueError(f"{page}: {error}") from None
         self.works = self._works()
 
     def notebooks(self) -> list[str]:
@@ -208,8 +212,8 @@ class Book:
 def in_order(toc: dict[str, Any]) -> dict[str, int | None]:
     """Pages in the order of the book, each with its number as a chapter."""
     pages, number = {toc["root"]: None}, 0
-    for part in toc.get("parts", []):
-        for chapter in part["chapters"]:
+    for part in toc.get("parts", [toc]):
+        for chapter in part.get("chapters", []):
             number += bool(part.get("numbered"))
             pages[chapter["file"]] = number if part.get("numbered") else None
             pages |= {section["file"]: None for section in chapter.get("sections", [])}
@@ -383,7 +387,10 @@ class Chapter:
             anchor = re.sub(r"[^a-zA-Z0-9]+", "-", target)
             return self.to_site("glossary", words, f"term-{anchor}")
         if role.startswith("cite"):
-            works = [self.book.works[key.strip()] for key in content.split(",")]
+            keys = [key.strip() for key in content.split(",")]
+            if unknown := ", ".join(key for key in keys if key not in self.book.works):
+                raise ValueError(f"{self.page}: the bibliography has no {unknown}")
+            works = [self.book.works[key] for key in keys]
             linked = [f"[{label}]({address})" if address else label for label, address in works]
             return "; ".join(linked) if role == "cite:t" else f"({'; '.join(linked)})"
         if role.startswith("glue"):
@@ -460,8 +467,8 @@ def write(
         executed: The folder of the build with the notebooks that it ran: numbers in the text are those if
             the code is the same.
         outputs: Whether the notebooks hold the outputs of that run.
-        edited: Whether to leave notebooks that were changed since they were written here, and to put a copy of
-            the recorded results beside them.
+        edited: Whether to leave notebooks that were changed since they were written here, and to put a copy
+            of the recorded results beside them.
 
     Returns:
         Names of the notebooks that were written, and of those that were left.
