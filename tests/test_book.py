@@ -147,7 +147,7 @@ def test_every_exercise_has_one_solution_that_is_folded_with_all_it_holds(path):
         assert labels == solved == []
         return
     number = int(path.stem[:2])
-    assert inside == "" and solved == labels == [f"exercise-{number}-{n + 1}" for n in range(len(labels))]
+    assert inside == "" and solved == labels == [f"ex-{number:02}-{n + 1}" for n in range(len(labels))]
     assert len(labels) >= 6
 
 
