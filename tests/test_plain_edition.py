@@ -142,10 +142,10 @@ def test_references_say_what_the_book_says(plain):
 def built_numbers(page: str) -> dict[str, str]:
     """What a page of the built book calls its parts."""
     found = {}
-    for label, number in re.findall(
-        r'<span[^>]* id="([\w-]+)"></span>(?:<span[^>]*></span>)*<h\d><span class="section-number">([\d.]+)\.',
-        page,
-    ):
+    section = (
+        r'<span[^>]* id="([\w-]+)"></span>(?:<span[^>]*></span>)*<h\d><span class="section-number">([\d.]+)\.'
+    )
+    for label, number in re.findall(section, page):
         found[label] = number
     for label, number in re.findall(r'id="equation-([\w-]+)">\s*<span class="eqno">\(([\d.]+)', page):
         found[label] = number
