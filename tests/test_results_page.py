@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
-from resnet_tutorial.evaluation import Predictions, report
+from resnet_tutorial.data import load_sample
+from resnet_tutorial.evaluation import Predictions, report, wilson_interval
 from resnet_tutorial.models import count_parameters, create
 from resnet_tutorial.records import Measurement, Run, changed, compare, load_all
 from resnet_tutorial.training import Row, get_recipe
@@ -508,39 +509,42 @@ def test_chapter_5_without_records_names_the_commands(tmp_path, monkeypatch, cap
         assert f"python benchmarks/finetuning.py --record book/results --task {task}" in text
 
 
+def chapter_6(tmp_path, monkeypatch, capsys) -> str:
+    """The cells of chapter 6 that compare networks, with four images of each class."""
+    few = load_sample()[1].per_class(4)
+    monkeypatch.setattr("resnet_tutorial.data.load_sample", lambda: (None, few))
+    monkeypatch.delenv("RESNET_TUTORIAL_STRICT", raising=False)  # other numbers than the text's, on purpose
+    live = {"ece": lambda *values: 0.25, "ece_by_chance": lambda sure: (0.0, 0.125), "limit": 0.125}
+    live |= {
+        "wilson": lambda right, n: wilson_interval(round(right), n),
+        "recipe": {},
+        "boot": [(0, 1)] * 2,
+        "low": 0.7,
+        "high": 1.0,
+        "at_90": 0.5,
+    }
+    return page("06_evaluation", tmp_path, monkeypatch, capsys, only="networks", **live)[0]
+
+
 def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
-    """The metrics of the recorded logits, and the ensemble of the runs that differ in their seed."""
+    """Each network on the same images, the pairs, and the ensemble of the runs that differ in their seed."""
     (tmp_path / "results").mkdir()
     all_records(tmp_path / "results")
-    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
-    live = {"accuracy": 1.0, "low": 0.7, "high": 1.0, "N": 10, "K": 10, "classes": quick.classes}
-    live |= {"result": report(quick), "flipped": quick, "recipe": {}, "about": {"config": CONFIG, "seed": 0}}
-    live |= {"ece": lambda *values: 0.25}
-    live |= {"own_loss": lambda p: -np.log(p.probabilities[np.arange(len(p)), p.labels])}
-    live |= {"fit_temperature": lambda p: 2.0, "mcnemar": lambda b, c: b / 10 + c / 100}
-    live |= {"images_needed": lambda delta, share: round(1000 * share), "psi": 0.01}
-    live |= {"largest_by_chance": lambda p: 0.125, "run": "quick run"}
-    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
-    assert "recorded run resnet20-modern-epochs30-s0 (not the shipped network)" in text
-    assert "| images | 10 | 40 |" in text and "| accuracy, % | 100.00 | 62.50 |" in text
-    assert "| one network | 60.00 |" in text and "| 3 networks averaged | 60.00 |" in text
-    assert "rival: resnet20-modern-epochs30-s0 | 62.50" in text
-    assert "right on 50.00 to 70.00 % of 40 test images" in text
-    assert "| one network, with mirror image | 81.25 | - | - |" in text
-    # 20, 24, 28 and 25 of the 40 images are right, always the first ones.
-    assert "resnet8_wide-cpu-s0 against resnet8_wide-cpu-s1 | +10.00 | 0 | 4 | 10.0 | 0.04 | 100 |" in text
-    assert "resnet20-modern-epochs30-s0 against resnet8_wide-cpu-s0 | -12.50 | 5 | 0 | 12.5 | 0.5 |" in text
-    assert (
-        "| resnet8_wide-cpu-s0 | 0.1 | 2.00 | 0.2500 | 0.2500 | 0.1250 |" in text
-    )  # label smoothing, T, ECE
+    text = chapter_6(tmp_path, monkeypatch, capsys)
+    assert "| resnet8_wide alone | 60.00 |" in text and "| 3 averaged | 60.00 |" in text
+    assert "| alone, with mirror image | 81.25 | - | - |" in text and "| resnet20 alone |" not in text
+    assert "| resnet8_wide-cpu-s0 | 0.1 |" in text and "| your network | 0 |" in text  # label smoothing
+    # 20, 24 and 28 of the 40 images are right, always the first ones.
+    assert "| first | your network | resnet8_wide-cpu-s0 |" in text
+    assert re.search(r"\| second minus first \| [-+.\d]+ points \| \+10.00 points \|", text)
+    assert re.search(r"\| right only in one: b and c \| \d+ and \d+ \| 0 and 4 \|", text)
 
 
-def test_chapter_6_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
-    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
-    live = {"about": {"config": CONFIG, "seed": 0}, "recipe": {}, "result": report(quick)}
-    live |= {"N": 10, "K": 10, "classes": quick.classes, "run": "quick run"}
-    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
-    assert text.count("resnet-tutorial train --data cifar10 --model") == 4
+def test_chapter_6_without_records_says_so(tmp_path, monkeypatch, capsys):
+    """A notebook opened in Colab has no folder of results beside it."""
+    text = chapter_6(tmp_path, monkeypatch, capsys)
+    assert text.count("needs the folder of recorded runs") == 2
+    assert "| your network | 0 |" in text and "| accuracy, single view |" in text
 
 
 if __name__ == "__main__":
