@@ -329,7 +329,7 @@ def degradation(folder: Path, *, epochs: int, right: dict[str, int]) -> None:
 
 
 def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(tmp_path, monkeypatch, capsys):
-    """Long runs of two networks must not hide shorter ones of all four, nor another machine a run."""
+    """Two networks with 30 epochs must not hide four with 3, nor may another machine hide a run."""
     results = tmp_path / "results"
     results.mkdir()
     degradation(results, epochs=3, right={"plain20": 20, "plain56": 10, "resnet20": 24, "resnet56": 26})
