@@ -190,7 +190,7 @@ def test_a_figure_to_move_has_a_name_and_a_caption(path):
         for cell in cells(path, "code")
         if "pl.interactive_" in cell["source"]
         for name in re.findall(r'^glue\("([\w-]+)", \w+, display=False\)$', cell["source"], re.M)
-        if "remove-output" in cell["metadata"]["tags"]
+        if {"remove-output", "remove-cell"} & set(cell["metadata"]["tags"])
     ]
     assert sorted(made) == sorted(name for name, _, _ in glued)
     assert len(made) == sum("pl.interactive_" in cell["source"] for cell in cells(path, "code"))

@@ -134,10 +134,10 @@ def test_references_say_what_the_book_says(plain):
     sections = re.findall(r"^## (\S+) (.*)$", prose(plain / "02_block_math.ipynb"), re.MULTILINE)
     (number,) = [number for number, title in sections if title == "Batch normalisation"]
     assert text == (
-        f"Figure 2.2 follows (2.1), see section {number.strip('.')}. [chapter 7](07_pitfalls.ipynb)"
+        f"Figure 2.3 follows (2.1), see section {number.strip('.')}. [chapter 7](07_pitfalls.ipynb)"
     )
     assert "\\tag{2.1}" in prose(plain / "02_block_math.ipynb")
-    assert "*Figure 2.2.*" in prose(plain / "02_block_math.ipynb")
+    assert "*Figure 2.3.*" in prose(plain / "02_block_math.ipynb")
 
 
 def built_numbers(page: str) -> dict[str, str]:
