@@ -229,9 +229,10 @@ def _print_row(row: Row) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a network."""
     model, metadata = _load_model(arguments.weights, name=arguments.model)
-    for place, what in ((arguments.report, "the page (--report)"), (arguments.json, "the numbers (--json)")):
-        if place is not None:
-            refuse_unwritable(place if place == arguments.report else place.parent, what=what)
+    if arguments.report is not None:
+        refuse_unwritable(arguments.report, what="the page (--report)")
+    if arguments.json is not None:
+        refuse_unwritable(arguments.json.parent, what="the numbers (--json)")
     split = _of_its_classes(_load(arguments, "test"), tuple(metadata["classes"]), only=arguments.classes)
     predictions = evaluation.predict(
         model,

@@ -154,7 +154,9 @@ def built_numbers(page: str) -> dict[str, str]:
         r' id="([\w-]+)">(?:(?!<figure|</figure>).)*?Figure ([\d.]+) ', page, re.DOTALL
     ):
         found.setdefault(label, number)
-    for label, number in re.findall(r' id="(exercise-[\w-]+)">\s*<p[^>]*><span[^>]*>Exercise ([\d.]+)', page):
+    for label, number in re.findall(
+        r' id="((?:ex|exercise)-[\w-]+)">\s*<p[^>]*><span[^>]*>Exercise ([\d.]+)', page
+    ):
         found[label] = number
     return found
 
@@ -166,7 +168,7 @@ def test_numbers_are_those_of_the_built_book(name):
     page, source = html / f"{name[:-6]}.html", html / "_sources" / name
     if not page.is_file() or source.read_text(encoding="utf-8") != (BOOK / name).read_text(encoding="utf-8"):
         pytest.skip("the book is not built, or from an earlier text: make book")
-    compare_with_page(shelf(), page, least=5)
+    compare_with_page(shelf(), page, least={"00_quick_start.ipynb": 3, "results.ipynb": 2}.get(name, 5))
 
 
 def compare_with_page(book: plain_edition.Book, page: Path, *, least: int) -> None:
@@ -177,13 +179,10 @@ def compare_with_page(book: plain_edition.Book, page: Path, *, least: int) -> No
 
 
 @pytest.fixture(scope="module")
-def small_book(tmp_path_factory) -> Path:
+def small_book(tmp_path_factory, build_book) -> Path:
     """Two short chapters, built: of everything that has a number some, at the published address."""
-    pytest.importorskip("jupyter_book")
     book = tmp_path_factory.mktemp("small") / "book"
     book.mkdir()
-    for folder in ("_static", "_ext", "_extra"):
-        shutil.copytree(BOOK / folder, book / folder)
     for name in ("_config.yml", "references.bib", "references.md", "glossary.md"):
         shutil.copy(BOOK / name, book / name)
     config, marks = book / "_config.yml", ("      # begin address\n", "      # end address\n")
@@ -204,13 +203,7 @@ def small_book(tmp_path_factory) -> Path:
     (book / "index.md").write_text("# Title\n", encoding="utf-8")
     for page in pages[1:]:
         nbformat.write(small_chapter(page), book / f"{page}.ipynb")
-    program = "from jupyter_book.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "build", "-W", "--keep-going", str(book)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_book(book)
     return book
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic
+from ..files import ASSETS, atomic, damaged
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
@@ -242,7 +242,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if stated is not None and stated != _digest(tensors):
             raise ValueError("its check sum is wrong")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(damaged(path, error, what="a weights file")) from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged: its metadata is not a JSON object")
     return tensors, metadata
@@ -260,7 +260,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(damaged(path, error, what="a weights file")) from None
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -269,11 +269,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict: expected tensors by name, bare or under 'state_dict' or 'model'"
         )
     return dict(content)
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"{path} is damaged or not a weights file: {reason[:120]}"
 
 
 def load_into(

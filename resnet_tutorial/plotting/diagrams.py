@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, number
 
 # Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
 FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}
@@ -190,12 +190,13 @@ def numbers_diagram(
         y = -step * i
         axes.text(0, y, name, ha="center", va="center", fontsize=12)
         for side, numbers, colour in ((-1, values, BLACK), (1, gradients, VERMILLION)):
-            for j, number in enumerate(numbers):
+            for j, value in enumerate(numbers):
                 x = side * middle + (j - (n - 1) / 2) * cell
                 corner = (x - cell / 2, y - high / 2)
                 axes.add_patch(Rectangle(corner, cell, high, fc="none", ec=GREY, lw=0.7))
-                text = f"{round(float(number), 2) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
-                axes.text(x, y, text, ha="center", va="center", fontsize=10.5, color=colour)
+                axes.text(
+                    x, y, number(value, digits=2), ha="center", va="center", fontsize=10.5, color=colour
+                )
     for side, text, colour in ((-1, "values", BLACK), (1, "gradients", VERMILLION)):
         axes.text(side * middle, 0.5, text, ha="center", va="bottom", fontsize=11, color=colour)
     for i, (kind, text) in enumerate(layers):
