@@ -35,9 +35,9 @@ WORKED = (
     [("conv", "w = 4"), ("+", "")],
 )
 STAGES = [
-    ("stem", "conv", (16, 32, 32), 464),
-    ("stage", "3 blocks", (64, 8, 8), None),
-    ("head", "linear", (10, 1, 1), 650),
+    ("stem", "conv", (16, 32, 32), 464, 0),
+    ("stage", "3 blocks", (64, 8, 8), None, 3),
+    ("head", "linear", (10, 1, 1), 650, 0),
 ]
 
 
