@@ -281,7 +281,11 @@ def network_diagram(
                 fork, over = start - 0.15 * slot, middle + tall / 2 + 0.09
                 past, dashes = start + wide + 0.1 * slot, "-" if k or shape == before else (0, (2, 1))
                 axes.plot(
-                    [fork, fork, past, past], [middle, over, over, middle], color=VERMILLION, lw=1.6, ls=dashes
+                    [fork, fork, past, past],
+                    [middle, over, over, middle],
+                    color=VERMILLION,
+                    lw=1.6,
+                    ls=dashes,
                 )
             end = start + wide + (0.1 * slot if blocks else 0)
             if blocks:
