@@ -162,7 +162,7 @@ def numbers_diagram(
         shortcut: The row where the shortcut leaves, and the layer where it is added.
 
     Raises:
-        ValueError: If rows differ in length, a layer is missing or unknown, or the shortcut ends at no ``"+"``.
+        ValueError: If rows differ in length, a layer is unknown, or the shortcut does not end at a ``"+"``.
 
     Example:
         >>> rows = [("$x$", (1, 2), (3, 5)), ("$F$", (4, 0), (3, 5)), ("$y$", (5, 2), (3, 5))]
@@ -253,7 +253,7 @@ def network_diagram(
     figure, axes = plt.subplots(figsize=(length, step * len(rows) + 0.25), layout="constrained")
     axes.set_axis_off()
     axes.set(aspect="equal", xlim=(0, length), ylim=(-step * len(rows) + 0.1, 0.25), title=title or "")
-    left, middle, before = 0.3, 0.0, rows[0][2]
+    left, middle, end, before = 0.3, 0.0, 0.0, rows[0][2]
     for i, (name, description, shape, parameters, blocks) in enumerate(rows):
         channels, height, width = shape
         tall = max(0.06, 0.36 * (height / largest) ** 0.5)
@@ -264,7 +264,7 @@ def network_diagram(
         top = -step * i
         axes.text(left, top, name, va="center", fontsize=11, weight="bold")
         axes.text(length, top, place, ha="right", va="center", fontsize=11)
-        axes.text(left, top - 0.2, description + count, va="center", fontsize=10.5)
+        axes.text(left, top - 0.2, description + count, va="center", fontsize=11)
         if i:  # from the end of the row above to the beginning of this one
             turn = top + 0.18
             axes.plot([end, end + 0.12, end + 0.12, 0.1], [middle, middle, turn, turn], color=BLACK, lw=1.1)
