@@ -19,7 +19,7 @@ from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
-DIGEST_KEY = "resnet_tutorial.sha256"  # of the tensors: the format itself has no check sum
+DIGEST_KEY = "tensors_sha256"  # in that document: the format itself has no check sum
 PICKLED = (".pt", ".pth")
 # (network, name of its weights): SHA-256 of the file NETWORK-NAME.safetensors in assets
 SHIPPED_WEIGHTS = {
@@ -190,7 +190,9 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state_dict.items()
     }
-    content = to_safetensors(tensors, metadata={METADATA_KEY: note, DIGEST_KEY: _digest(tensors)})
+    # One note only: the format writes several in any order, and equal networks should be equal files.
+    note = json.dumps(json.loads(note) | {DIGEST_KEY: _digest(tensors)})
+    content = to_safetensors(tensors, metadata={METADATA_KEY: note})
     with atomic(path, parents=True) as file:
         file.write(content)
     return path
@@ -236,7 +238,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             notes = file.metadata() or {}
             metadata = json.loads(notes.get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if notes.get(DIGEST_KEY, digest := _digest(tensors)) != digest:
+        stated = metadata.pop(DIGEST_KEY, None) if isinstance(metadata, dict) else None
+        if stated is not None and stated != _digest(tensors):
             raise ValueError("its check sum is wrong")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(_damaged(path, error)) from None
