@@ -310,11 +310,9 @@ def test_works_are_called_as_in_the_book():
 
 def test_numbers_come_from_the_run_of_the_book(run):
     """Without them a table of results is a table of names."""
-    chapter = plain_edition.Chapter(shelf(), "05_fine_tuning", run)
-    assert (
-        chapter.markdown("It is {glue:text}`05-n-few` or {glue:text}`05-seen-gap:+.1f`.")
-        == "It is 12.3456 or +12.3."
-    )
+    chapter = plain_edition.Chapter(shelf(), "06_evaluation", run)
+    numbers = "It is {glue:text}`06-accuracy` or {glue:text}`06-accuracy:+.1f`."
+    assert chapter.markdown(numbers) == "It is 12.3456 or +12.3."
     text = json.dumps(chapter.notebook(), ensure_ascii=False)
     assert "⟨" not in text and "cell 3" not in text
     outputs = [c["outputs"] for c in chapter.notebook(outputs=True)["cells"] if c["cell_type"] == "code"]
@@ -324,12 +322,12 @@ def test_numbers_come_from_the_run_of_the_book(run):
 def test_the_run_of_another_text_gives_no_numbers(run, tmp_path):
     """A number of yesterday's code in today's text is wrong."""
     shutil.copytree(run, tmp_path / "run")
-    path = tmp_path / "run" / "05_fine_tuning.ipynb"
+    path = tmp_path / "run" / "06_evaluation.ipynb"
     path.write_text(
         path.read_text(encoding="utf-8").replace("import torch", "import torch  # old", 1), encoding="utf-8"
     )
-    chapter = plain_edition.Chapter(shelf(), "05_fine_tuning", tmp_path / "run")
-    assert chapter.markdown("{glue:text}`05-seen-gap:+.1f`") == "⟨seen gap⟩"
+    chapter = plain_edition.Chapter(shelf(), "06_evaluation", tmp_path / "run")
+    assert chapter.markdown("{glue:text}`06-accuracy:+.1f`") == "⟨accuracy⟩"
 
 
 def test_a_cell_prints_what_the_text_calls_by_a_name(plain, capsys):
