@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from resnet_tutorial import plotting as pl
 from resnet_tutorial.evaluation import Predictions, report
 from resnet_tutorial.files import ASSETS
-from resnet_tutorial.training import RECIPES
+from resnet_tutorial.training import RECIPES, SCHEDULES
 
 SCRIPTS = ASSETS / "interactive"
 CLASSES = ("cat", "dog", "frog")
@@ -54,7 +54,9 @@ def figures() -> dict[str, pl.Interactive]:
         ),
         "threshold": pl.interactive_threshold(logits, labels, CLASSES, selected=1),
         "confusion": pl.interactive_confusion(labels, logits.argmax(axis=1), images, CLASSES),
-        "schedules": pl.interactive_schedules({n: vars(r) for n, r in recipes().items()}, rates),
+        "schedules": pl.interactive_schedules(
+            {n: vars(r) for n, r in recipes().items()}, rates, schedules=SCHEDULES
+        ),
         "calibration": pl.interactive_calibration(logits, labels),
     }
 
@@ -375,10 +377,18 @@ FIELDS = vars(RECIPES["paper"])
         (lambda: pl.interactive_threshold([[np.nan, 0]], [0], ("a", "b")), "give finite"),
         (lambda: pl.interactive_confusion([0], [0, 1], np.zeros((1, 8, 8, 3), np.uint8), "a"), "one of each"),
         (lambda: pl.interactive_confusion([0], [1], np.zeros((1, 8, 8, 3), np.uint8), "a"), "not in 0..0"),
-        (lambda: pl.interactive_schedules({"a": FIELDS}, {"b": [1, 2]}), "the same names"),
-        (lambda: pl.interactive_schedules({"a": {"lr": 1}}, {"a": [1, 2]}), "no field 'schedule'"),
         (
-            lambda: pl.interactive_schedules({"a": {**FIELDS, "schedule": "up"}}, {"a": [1, 2]}),
+            lambda: pl.interactive_schedules({"a": FIELDS}, {"b": [1, 2]}, schedules=SCHEDULES),
+            "the same names",
+        ),
+        (
+            lambda: pl.interactive_schedules({"a": {"lr": 1}}, {"a": [1, 2]}, schedules=SCHEDULES),
+            "no field 'schedule'",
+        ),
+        (
+            lambda: pl.interactive_schedules(
+                {"a": {**FIELDS, "schedule": "up"}}, {"a": [1, 2]}, schedules=SCHEDULES
+            ),
             "none of constant",
         ),
         (lambda: pl.interactive_calibration(LOGITS, [0]), r"labels \(1,\)"),
