@@ -56,7 +56,7 @@ class JoinedWords(SearchEnglish):
 
 
 def configure(app: Sphinx, config: Any) -> None:
-    """Put the version under every page, rank chapters before the API, name the address for links elsewhere."""
+    """Put the version under every page, rank chapters before the API, name the address for other sites."""
     config.html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
     address = config.html_theme_options.get("repository_url", "")
     if on_github := re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", address):

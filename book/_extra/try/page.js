@@ -219,5 +219,5 @@ window.tryNetwork = (() => {
 
   root.hidden = false;
   show(bytes(samples[0].pixels), `Test image “${classes[samples[0].label]} 1”`, find("samples").firstChild);
-  return { loadImage: pictures.loadImage, logits, settled: () => drawn };
+  return { loadImage: pictures.loadImage, logits, percent, settled: () => drawn };
 })();
