@@ -140,7 +140,7 @@ def decode(folder: Path, files: Sequence[str], how: Preprocess, *, cache: Path |
 
 @dataclass(frozen=True)
 class _Index:
-    """What a file of pixels holds: for each key its row, -1 if it was unreadable, hash, error, largest value."""
+    """What a file of pixels holds: for each key its row (-1 if unreadable), hash, error, largest value."""
 
     file: Handle
     entries: dict[Key, tuple[int, str, str, int]]
