@@ -122,16 +122,33 @@ def test_notebooks_read_as_a_chapter(path):
     assert cells(path)[0]["cell_type"] == "markdown"
     assert sum(bool(figure(cell)) for cell in cells(path, "code")) >= 2
     assert any("summary" in text.lower() for _, text in headings)
-    unsolved: list[str] = []
+
+
+@notebooks
+def test_every_exercise_has_one_solution_that_is_folded_with_all_it_holds(path):
+    """Of 56 solutions 26 stood open under their question: text or output below a folded cell."""
+    inside, labels, solved = "", [], []
     for cell in cells(path):
-        if cell["cell_type"] == "markdown":
-            exercises = re.findall(r"^#+ (Exercise \d+)", cell["source"], flags=re.MULTILINE)
-            sections = re.findall(r"^#+ (.+)$", cell["source"], flags=re.MULTILINE)
-            assert not (unsolved and sections), f"{unsolved} has no folded solution before {sections}"
-            unsolved += exercises
-        elif "hide-input" in cell["metadata"].get("tags", []):
-            unsolved = []
-    assert not unsolved, f"{unsolved} has no folded solution"
+        if cell["cell_type"] == "code":
+            assert (inside == "solution") == ("solution" in cell["metadata"].get("tags", [])), cell["source"]
+            continue
+        text = cell["source"]
+        marks = re.findall(r"^:::\{(exercise|solution)-(start|end)\}[^\n]*\n((?::\w+: .*\n)*):::", text, re.M)
+        assert len(marks) == text.count("{exercise-") + text.count("{solution-")
+        for kind, mark, options in marks:
+            assert inside == ("" if mark == "start" else kind)
+            inside = kind if mark == "start" else ""
+            if (kind, mark) == ("exercise", "start"):
+                labels += re.findall(r":label: (.+)", options)
+            if (kind, mark) == ("solution", "start"):
+                assert ":class: dropdown" in options
+        solved += re.findall(r"^:::\{solution-start\} (.+)$", text, re.M)
+    if path.stem == "results":
+        assert labels == solved == []
+        return
+    number = int(path.stem[:2])
+    assert inside == "" and solved == labels == [f"exercise-{number}-{n + 1}" for n in range(len(labels))]
+    assert len(labels) >= 6
 
 
 def test_the_setup_cell_is_the_same_everywhere():
@@ -148,6 +165,7 @@ def test_figures_have_a_name_a_caption_and_a_description(path):
     """Without alt text a screen reader says "image"; without a name the figure has no number."""
     plotting = pytest.importorskip("resnet_tutorial.plotting")
     functions = {name for name in plotting.__all__ if name.islower() and name != "use_book_style"}
+    functions -= {name for name in functions if name.startswith("interactive")}
     for number, cell in enumerate(cells(path, "code")):
         where = f"{path.name}, code cell {number}"
         if draws(cell["source"], functions):
@@ -161,13 +179,34 @@ def test_figures_have_a_name_a_caption_and_a_description(path):
             assert alt.strip() != caption.strip(), f"{where}: alt text describes, a caption explains"
 
 
+@notebooks
+def test_a_figure_to_move_has_a_name_and_a_caption(path):
+    """What a cell shows as HTML has no number of its own: the page takes it from where it is glued."""
+    glued = re.findall(
+        r"^```\{glue:figure\} (\S+)\n:name: (fig-\d\d-[\w-]+)\n\n(.+?)\n```$", prose(path), re.M | re.S
+    )
+    made = [
+        name
+        for cell in cells(path, "code")
+        if "pl.interactive_" in cell["source"]
+        for name in re.findall(r'^glue\("([\w-]+)", \w+, display=False\)$', cell["source"], re.M)
+        if "remove-output" in cell["metadata"]["tags"]
+    ]
+    assert sorted(made) == sorted(name for name, _, _ in glued)
+    assert len(made) == sum("pl.interactive_" in cell["source"] for cell in cells(path, "code"))
+    for _, name, caption in glued:
+        assert name.startswith(f"fig-{path.stem[:2]}-") and len(caption.split()) >= 5
+
+
 def test_names_are_defined_once_and_references_lead_somewhere():
     """A dead {numref} or {eq} shows as raw text in the page."""
     text = {path: prose(path) for path in NOTEBOOKS + PAGES}
     figures = [figure(c)["name"] for path in NOTEBOOKS for c in cells(path, "code") if figure(c)]
     equations = [label for page in text.values() for label in re.findall(r"^\$\$ \(([\w:-]+)\)", page, re.M)]
     targets = [label for page in text.values() for label in re.findall(r"^\(([\w:-]+)\)=$", page, re.M)]
-    tables = [label for page in text.values() for label in re.findall(r"^:name: *([\w:-]+)$", page, re.M)]
+    tables = [
+        label for page in text.values() for label in re.findall(r"^:(?:name|label): *([\w:-]+)$", page, re.M)
+    ]
     names = Counter(figures + equations + targets + tables)
     assert [name for name, count in names.items() if count > 1] == []
     for path, page in text.items():

@@ -6,6 +6,12 @@ window.addEventListener("load", () => {
   for (const item of document.querySelectorAll("summary[aria-label], button[aria-label]")) {
     if (item.innerText.trim()) item.removeAttribute("aria-label");
   }
+  // In the contents, what opens a page's subpages is a bare arrow.
+  for (const item of document.querySelectorAll("summary")) {
+    if (item.textContent.trim() || item.hasAttribute("aria-label")) continue;
+    const page = item.closest("li")?.querySelector("a")?.textContent.trim() ?? "";
+    item.setAttribute("aria-label", `Pages of ${page}`);
+  }
   // The icons of the colour button bring names of their own, whenever they are drawn; its label is enough.
   for (const button of document.querySelectorAll(".theme-switch-button")) {
     const silence = () => {
