@@ -10,6 +10,7 @@ from .augment import (
 from .folder import load_folder
 from .normalize import CIFAR10, IMAGENET, Normalize
 from .parts import Entry, load_parts, read_list, save_list
+from .photo_views import photo_views
 from .pictures import load_image
 from .preprocess import Preprocess
 from .sample import load_sample
@@ -20,6 +21,6 @@ __all__ = [
     "CIFAR10", "CIFAR10_CLASSES", "IMAGENET", "Augment", "DownloadError", "Draws", "Entry", "Normalize",
     "Preprocess", "Split", "alternating_flips", "cache_dir", "crop", "cutout", "draw_centres", "draw_flips",
     "draw_offsets", "flip", "load_cifar10", "load_folder", "load_image", "load_parts", "load_sample",
-    "read_list", "save_list", "take", "to_device",
+    "photo_views", "read_list", "save_list", "take", "to_device",
 ]
 # fmt: on

@@ -205,8 +205,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict (on the CPU) and its metadata; no code stored in the file is ever run.
 
     Args:
-        path: A ``.safetensors`` file, or one of ``torch.save`` (``.pt``, ``.pth``, ``.tar``, ``.ckpt``) with a
-            state dict, bare or under one of the usual keys; what wrappers such as ``DataParallel`` put in
+        path: A ``.safetensors`` file, or one of ``torch.save`` (``.pt``, ``.pth``, ``.tar``, ``.ckpt``) with
+            a state dict, bare or under one of the usual keys; what wrappers such as ``DataParallel`` put in
             front of all names is left out. Files of others have no metadata.
 
     Raises:
