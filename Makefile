@@ -15,9 +15,9 @@ SITE   := book/_build/html/index.html
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, types, unit tests, then every notebook as a test"
-	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make lab        open a copy of the chapters, yours to change, in JupyterLab"
 	@echo "make pdf        print the built book into book/_build/book.pdf (needs Chromium)"
-	@echo "make publish-config REPOSITORY=https://github.com/owner/name"
+	@echo "make publish-config REPOSITORY=https://github.com/owner/name [BRANCH=main]"
 	@echo "                write the repository's address into the book; commit what changed"
 	@echo "make accessibility AXE=package/axe.min.js"
 	@echo "                look for barriers in the built book (npm pack axe-core; needs Chromium)"
@@ -51,13 +51,15 @@ test: $(STAMP)
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbmake book
 
+# A copy in lab/, which git ignores: whatever is tried there, the book stays as it is.
 lab: $(STAMP)
-	$(BIN)/jupyter lab --notebook-dir=book
+	@$(BIN)/python book/_ext/plain_edition.py lab --working-copy
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter lab --notebook-dir=lab
 
 # Any Python will do. An empty address takes it out again, but only if it was meant.
 publish-config:
 	@$(if $(filter undefined,$(origin REPOSITORY)),echo "Give the address: make $@ REPOSITORY=https://github.com/owner/name" >&2; exit 2)
-	@$(PYTHON) tools/publish_config.py '$(REPOSITORY)'
+	@$(PYTHON) tools/publish_config.py '$(REPOSITORY)' --branch '$(or $(BRANCH),main)'
 
 accessibility: $(STAMP)
 	@$(BIN)/python tools/check_accessibility.py --axe '$(AXE)'

@@ -2,4 +2,6 @@
 
 import os
 
+collect_ignore = ["lab"]  # a reader's own copies of the chapters
+
 os.environ["RESNET_TUTORIAL_STRICT"] = "1"

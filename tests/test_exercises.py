@@ -114,7 +114,7 @@ def test_right_answers_pass_and_wrong_ones_do_not(number, tmp_path):
 def test_the_book_has_the_exercise(chapter, number):
     """A renumbered exercise would be checked against the answer of another."""
     text = chapter_file(chapter).read_text(encoding="utf-8")
-    assert f":label: exercise-{number.replace('.', '-')}\\n" in text
+    assert f":label: ex-0{number.replace('.', '-')}\\n" in text
 
 
 def test_an_unanswered_chapter_is_all_missing(tmp_path):

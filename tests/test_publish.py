@@ -21,8 +21,9 @@ ADDRESS = "https://github.com/owner/some-name"
 def project(tmp_path) -> Path:
     """A copy of what the script may change."""
     (tmp_path / "book").mkdir()
-    shutil.copy(ROOT / "_config.yml", tmp_path)
-    for path in (ROOT / "book").glob("*.ipynb"):
+    for name in ("_config.yml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for path in [ROOT / "book" / "index.md", *(ROOT / "book").glob("*.ipynb")]:
         shutil.copy(path, tmp_path / "book")
     publish(tmp_path, "")
     return tmp_path
@@ -52,24 +53,40 @@ def addresses(root: Path) -> dict[str, str]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in [root / "_config.yml", *(root / "book").glob("*.ipynb")]}
+    files = [root / "_config.yml", root / "README.md", root / "book" / "index.md"]
+    return {path.name: path.read_bytes() for path in [*files, *(root / "book").glob("*.ipynb")]}
 
 
 def test_configuration_and_setup_cells_hold_the_same_address():
     """An address in one place only gives a Colab button that opens a notebook that cannot install itself."""
     known = theme(ROOT).get("repository_url", "")
-    assert set(addresses(ROOT).values()) == {known}
+    place = f"{known}@{theme(ROOT)['repository_branch']}" if known else ""
+    assert set(addresses(ROOT).values()) == {place}
     assert ("launch_buttons" in theme(ROOT)) == bool(known)
+    first_page = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    assert ("not by a button yet" in first_page) == (not known)
+    assert ("/blob/notebooks/" in (ROOT / "README.md").read_text(encoding="utf-8")) == bool(known)
 
 
 def test_publishing_writes_the_address_everywhere(project):
     """A notebook left out is the one that somebody opens in Colab."""
-    done = publish(project, ADDRESS + ".git")
+    done = publish(project, ADDRESS + ".git", "--branch", "trunk")
     assert done.returncode == 0, done.stderr
     assert theme(project)["repository_url"] == ADDRESS
-    assert theme(project)["path_to_docs"] == "book" and theme(project)["repository_branch"] == "main"
-    assert set(addresses(project).values()) == {ADDRESS}
+    assert theme(project)["path_to_docs"] == "book" and theme(project)["repository_branch"] == "trunk"
+    assert set(addresses(project).values()) == {f"{ADDRESS}@trunk"}
     assert len(addresses(project)) >= 6
+    first_page = (project / "book" / "index.md").read_text(encoding="utf-8")
+    assert "from the branch `trunk`" in first_page and "no public address" not in first_page
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert f"[Background]({ADDRESS}/blob/notebooks/01_background.ipynb)" in readme
+
+
+def test_another_address_takes_the_place_of_the_first(project):
+    """A fork that publishes must not send its readers to the book that it was made from."""
+    publish(project, ADDRESS)
+    publish(project, "https://github.com/fork/book", "--branch", "main")
+    assert not [name for name, text in contents(project).items() if ADDRESS.encode() in text]
 
 
 def test_nothing_but_the_address_changes(project):
@@ -78,7 +95,8 @@ def test_nothing_but_the_address_changes(project):
     publish(project, ADDRESS)
     for name, text in contents(project).items():
         old, new = before[name].splitlines(), text.splitlines()
-        assert sum(line not in old for line in new) == (10 if name == "_config.yml" else 1), name
+        changed = {"_config.yml": 8, "README.md": 7, "index.md": 3}.get(name, 1)
+        assert sum(line not in old for line in new) == changed, name
     assert "0 files changed" in publish(project, ADDRESS).stdout
     assert publish(project, "").returncode == 0
     assert contents(project) == before
@@ -156,8 +174,8 @@ def test_pages_show_buttons_only_with_an_address(project, tmp_path, address):
         assert links == set()
         return
     path = f"book/{notebook.name}"
-    assert f"https://colab.research.google.com/github/owner/some-name/blob/main/{path}" in links
-    assert f"https://mybinder.org/v2/gh/owner/some-name/main?urlpath=lab/tree/{path}" in links
+    assert f"https://colab.research.google.com/github/owner/some-name/blob/notebooks/{notebook.name}" in links
+    assert not [link for link in links if "mybinder" in link]  # it would unpack a PyTorch for CUDA of 6 GB
     assert f"{ADDRESS}/edit/main/{path}" in links
     assert any(link.startswith(f"{ADDRESS}/issues/new") for link in links)
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from resnet_tutorial import cli
-from resnet_tutorial.evaluation import Predictions, report
+from resnet_tutorial.data import load_sample
+from resnet_tutorial.evaluation import Predictions, report, wilson_interval
 from resnet_tutorial.models import count_parameters, create
 from resnet_tutorial.records import Measurement, Run, changed, compare, load_all
 from resnet_tutorial.training import Row, get_recipe
@@ -327,36 +328,44 @@ def degradation(folder: Path, *, epochs: int, right: dict[str, int]) -> None:
         made_run(folder, model=model, recipe="paper", epochs=epochs, right=number, held_out=True)
 
 
-def test_chapter_1_shows_the_schedules_that_all_four_networks_have(tmp_path, monkeypatch, capsys):
-    (tmp_path / "results").mkdir()
-    degradation(
-        tmp_path / "results", epochs=3, right={"plain20": 20, "plain56": 10, "resnet20": 24, "resnet56": 26}
+def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(tmp_path, monkeypatch, capsys):
+    """Two networks with 30 epochs must not hide four with 3, nor may another machine hide a run."""
+    results = tmp_path / "results"
+    results.mkdir()
+    degradation(results, epochs=3, right={"plain20": 20, "plain56": 10, "resnet20": 24, "resnet56": 26})
+    degradation(results, epochs=9, right={"plain20": 39, "resnet20": 38})
+    titles: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.suptitle", lambda figure, text, **style: titles.append(text)
     )
-    degradation(tmp_path / "results", epochs=9, right={"plain20": 39, "resnet20": 38})
-    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "recorded errors: recipe paper, epochs 3, 45,000 images, seed 0\n" in text
-    assert "from 20 to 56 layers: plain +25.0, residual -5.0" in text
-    assert "of 56 layers, plain minus residual: +40.0" in text
-    assert re.search(r"plain56 +75\.0% +75\.0% +75\.0%\n", text)
-    assert glued == {"01-recorded-lags": "recipe paper, epochs 3: plain +25.0, residual -5.0"}
-    degradation(tmp_path / "results", epochs=9, right={"plain56": 37, "resnet56": 40})
-    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "epochs 3," in text and "epochs 9," in text
-    assert glued["01-recorded-lags"].endswith("; recipe paper, epochs 9: plain +5.0, residual -5.0")
+    text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert titles == ["recorded run: paper, epochs 3, seed 0"]
+    assert "paper, epochs 3, seed 0: from 20 to 56 layers plain +25.0, residual -5.0\n" in text
+    assert "| paper, epochs 3, seed 0 | 50.0 % | 75.0 % | 40.0 % | 35.0 % |" in text
+    assert "| plain56 | paper, epochs 3, seed 0 | 75.0 % | 59.8 to 85.8 % | 1 | a test CPU |" in text
+    degradation(results, epochs=9, right={"plain56": 37, "resnet56": 40})
+    another = results / "plain20-paper-epochs9-val5000-s0.json"
+    another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
+    text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert titles[1:] == ["recorded run: paper, epochs 9, seed 0"]
+    assert text.index("epochs 9,") < text.index("epochs 3,")
+    assert "plain +5.0, residual -5.0" in text and "| 1 | a GPU |" in text
 
 
-def test_chapter_1_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
-    def asked() -> list[str]:
-        text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-        assert set(glued.values()) == {"not yet recorded"}
-        commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
-        return [cli.build_parser().parse_args(shlex.split(command)).model for command in commands]
-
-    assert asked() == ["plain20", "plain56", "resnet20", "resnet56"]
+def test_chapter_1_stops_the_build_where_its_puzzle_is_none(tmp_path, monkeypatch, capsys):
+    """The text says that the deeper plain network is the worse one: a record may say something else."""
     (tmp_path / "results").mkdir()
-    made_run(tmp_path / "results", model="plain20", epochs=3, held_out=True)
-    made_run(tmp_path / "results", model="plain56", epochs=4, held_out=True)
-    assert asked() == ["plain56", "resnet20", "resnet56"]
+    right = {"plain20": 20, "plain56": 21, "resnet20": 24, "resnet56": 26}
+    degradation(tmp_path / "results", epochs=3, right=right)
+    monkeypatch.setenv("RESNET_TUTORIAL_STRICT", "1")
+    with pytest.raises(AssertionError, match="the deeper plain network is the worse one"):
+        page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+
+
+def test_chapter_1_runs_without_records(tmp_path, monkeypatch, capsys):
+    """A notebook opened in Colab has no folder of results beside it."""
+    text, glued = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert text.count("There are no records here.") == 2 and glued == {}
 
 
 def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
@@ -401,28 +410,32 @@ def test_chapter_3_without_records_says_so(tmp_path, monkeypatch, capsys):
     assert set(glued.values()) - {"some"} == {"not yet recorded"}
 
 
-@pytest.mark.parametrize(
-    "notebook, expected",
-    [
-        ("02_block_math", "| no shortcut | 40.25 | 0.75 | -10.25 | 0.5 |"),
-        ("07_pitfalls", "recorded, best epoch: accuracy 51.5, sd 0.5\ndifference in points: 1.0, sd 0.1"),
-    ],
-)
-def test_chapters_2_and_7_show_the_ablations(tmp_path, monkeypatch, capsys, notebook, expected):
+def test_chapter_2_shows_the_ablations_that_it_is_about(tmp_path, monkeypatch, capsys):
+    """A record of another part of the recipe has nothing to do with the block."""
+    text, _ = page("02_block_math", tmp_path, monkeypatch, capsys, only="recorded ablations")
+    assert text.count("There are no records here.") == 1
+    results = tmp_path / "results"
+    results.mkdir()
+    rows = [["base", "nothing", 50.5, 0.5, "-", "-"], ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1]]
+    rows += [["no-shortcut", "no shortcut", 40.25, 0.75, -10.25, 0.5]]
+    made_table(results, "ablations", ABLATIONS, rows)
+    degradation(results, epochs=3, right={"plain20": 10, "resnet20": 24})
+    degradation(results, epochs=9, right={"plain20": 20})
+    text, _ = page("02_block_math", tmp_path, monkeypatch, capsys, only="recorded ablations")
+    assert "no shortcuts | short | 40.2 ± 0.8 |" in text and "49.0" not in text
+    assert "| plain20 | paper, epochs 3, 45,000 images | 25.0 | 1 | a test CPU |" in text
+
+
+def test_chapter_7_shows_the_ablations(tmp_path, monkeypatch, capsys):
     live = {"RESULTS": Path("results")}
-    text, _ = page(notebook, tmp_path, monkeypatch, capsys, only="ablations", **live)
+    text, _ = page("07_pitfalls", tmp_path, monkeypatch, capsys, only="ablations", **live)
     assert "python benchmarks/ablations.py --record book/results" in text
     (tmp_path / "results").mkdir()
-    rows = [
-        ["base", "nothing", 50.5, 0.5, "-", "-"],
-        ["no-shortcut", "no shortcut", 40.25, 0.75, -10.25, 0.5],
-    ]
-    rows += [
-        ["best-epoch", "the best epoch", 51.5, 0.5, 1.0, 0.1],
-        ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1],
-    ]
+    rows = [["base", "nothing", 50.5, 0.5, "-", "-"], ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1]]
+    rows += [["best-epoch", "the best epoch", 51.5, 0.5, 1.0, 0.1]]
     made_table(tmp_path / "results", "ablations", ABLATIONS, rows)
-    text, _ = page(notebook, tmp_path, monkeypatch, capsys, only="ablations", **live)
+    text, _ = page("07_pitfalls", tmp_path, monkeypatch, capsys, only="ablations", **live)
+    expected = "recorded, best epoch: accuracy 51.5, sd 0.5\ndifference in points: 1.0, sd 0.1"
     assert expected in text and "A note of the test." in text and "no decay" not in text
 
 
@@ -500,39 +513,42 @@ def test_chapter_5_without_records_names_the_commands(tmp_path, monkeypatch, cap
         assert f"python benchmarks/finetuning.py --record book/results --task {task}" in text
 
 
+def chapter_6(tmp_path, monkeypatch, capsys) -> str:
+    """The cells of chapter 6 that compare networks, with four images of each class."""
+    few = load_sample()[1].per_class(4)
+    monkeypatch.setattr("resnet_tutorial.data.load_sample", lambda: (None, few))
+    monkeypatch.delenv("RESNET_TUTORIAL_STRICT", raising=False)  # other numbers than the text's, on purpose
+    live = {"ece": lambda *values: 0.25, "ece_by_chance": lambda sure: (0.0, 0.125), "limit": 0.125}
+    live |= {
+        "wilson": lambda right, n: wilson_interval(round(right), n),
+        "recipe": {},
+        "boot": [(0, 1)] * 2,
+        "low": 0.7,
+        "high": 1.0,
+        "at_90": 0.5,
+    }
+    return page("06_evaluation", tmp_path, monkeypatch, capsys, only="networks", **live)[0]
+
+
 def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
-    """The metrics of the recorded logits, and the ensemble of the runs that differ in their seed."""
+    """Each network on the same images, the pairs, and the ensemble of the runs that differ in their seed."""
     (tmp_path / "results").mkdir()
     all_records(tmp_path / "results")
-    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
-    live = {"accuracy": 1.0, "low": 0.7, "high": 1.0, "N": 10, "K": 10, "classes": quick.classes}
-    live |= {"result": report(quick), "flipped": quick, "recipe": {}, "about": {"config": CONFIG, "seed": 0}}
-    live |= {"ece": lambda *values: 0.25}
-    live |= {"own_loss": lambda p: -np.log(p.probabilities[np.arange(len(p)), p.labels])}
-    live |= {"fit_temperature": lambda p: 2.0, "mcnemar": lambda b, c: b / 10 + c / 100}
-    live |= {"images_needed": lambda delta, share: round(1000 * share), "psi": 0.01}
-    live |= {"largest_by_chance": lambda p: 0.125, "run": "quick run"}
-    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
-    assert "recorded run resnet20-modern-epochs30-s0 (not the shipped network)" in text
-    assert "| images | 10 | 40 |" in text and "| accuracy, % | 100.00 | 62.50 |" in text
-    assert "| one network | 60.00 |" in text and "| 3 networks averaged | 60.00 |" in text
-    assert "rival: resnet20-modern-epochs30-s0 | 62.50" in text
-    assert "right on 50.00 to 70.00 % of 40 test images" in text
-    assert "| one network, with mirror image | 81.25 | - | - |" in text
-    # 20, 24, 28 and 25 of the 40 images are right, always the first ones.
-    assert "resnet8_wide-cpu-s0 against resnet8_wide-cpu-s1 | +10.00 | 0 | 4 | 10.0 | 0.04 | 100 |" in text
-    assert "resnet20-modern-epochs30-s0 against resnet8_wide-cpu-s0 | -12.50 | 5 | 0 | 12.5 | 0.5 |" in text
-    assert (
-        "| resnet8_wide-cpu-s0 | 0.1 | 2.00 | 0.2500 | 0.2500 | 0.1250 |" in text
-    )  # label smoothing, T, ECE
+    text = chapter_6(tmp_path, monkeypatch, capsys)
+    assert "| resnet8_wide alone | 60.00 |" in text and "| 3 averaged | 60.00 |" in text
+    assert "| alone, with mirror image | 81.25 | - | - |" in text and "| resnet20 alone |" not in text
+    assert "| resnet8_wide-cpu-s0 | 0.1 |" in text and "| your network | 0 |" in text  # label smoothing
+    # 20, 24 and 28 of the 40 images are right, always the first ones.
+    assert "| first | your network | resnet8_wide-cpu-s0 |" in text
+    assert re.search(r"\| second minus first \| [-+.\d]+ points \| \+10.00 points \|", text)
+    assert re.search(r"\| right only in one: b and c \| \d+ and \d+ \| 0 and 4 \|", text)
 
 
-def test_chapter_6_without_records_names_the_commands(tmp_path, monkeypatch, capsys):
-    quick = Predictions(np.eye(10), np.arange(10), tuple("abcdefghij"))
-    live = {"about": {"config": CONFIG, "seed": 0}, "recipe": {}, "result": report(quick)}
-    live |= {"N": 10, "K": 10, "classes": quick.classes, "run": "quick run"}
-    text, _ = page("06_evaluation", tmp_path, monkeypatch, capsys, only="recorded", **live)
-    assert text.count("resnet-tutorial train --data cifar10 --model") == 4
+def test_chapter_6_without_records_says_so(tmp_path, monkeypatch, capsys):
+    """A notebook opened in Colab has no folder of results beside it."""
+    text = chapter_6(tmp_path, monkeypatch, capsys)
+    assert text.count("needs the folder of recorded runs") == 2
+    assert "| your network | 0 |" in text and "| accuracy, single view |" in text
 
 
 if __name__ == "__main__":

@@ -296,13 +296,13 @@ def test_the_built_page_of_records_can_be_sorted():
 def test_the_first_page_tells_the_chapters_own_times():
     """Who plans an hour and needs an hour and a half stops in the middle."""
     index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| \d\. \{doc\}`(\w+)` \|.*\| (\S+ h) \|$", index, re.M))
+    listed = dict(re.findall(r"^:link: (\d\d_\w+)\n(?:.*\n){5}\*(\S+ h) of reading\*$", index, re.M))
     assert len(listed) == 7
     hours = {"an hour": "1 h", "an hour and a half": "1½ h", "90 minutes": "1½ h"}
     for name, time in listed.items():
         notebook = json.loads((ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8"))
-        first = "".join(notebook["cells"][0]["source"])
-        (own,) = re.findall(r"\*\*Time:\*\* about (.+?) (?:of reading|to read)", first)
+        text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+        (own,) = re.findall(r"\*\*Time:\*\* about (.+?) (?:of reading|to read)", text)
         assert hours[own] == time, name
 
 

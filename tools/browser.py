@@ -1,4 +1,4 @@
-"""A headless Chromium that reads pages from disk, driven over a pipe; it needs nothing but the browser.
+"""A headless Chromium that reads pages of this machine, driven over a pipe; it needs nothing but the browser.
 
 It speaks the Chrome DevTools Protocol: JSON messages, each ended by a NUL byte, on the browser's file
 descriptors 3 and 4. So the scripts that use this module run on Linux and macOS.
@@ -115,11 +115,11 @@ class Browser:
         os.close(self._write)
         self._profile.cleanup()
 
-    def open(self, page: Path, *, width: int = 1280, dark: bool = False, media: str = "") -> None:
+    def open(self, page: Path | str, *, width: int = 1280, dark: bool = False, media: str = "") -> None:
         """Show a page and wait until it and its equations are complete.
 
         Args:
-            page: the HTML file.
+            page: the HTML file, or the address of a server on this machine.
             width: of the window, in CSS pixels.
             dark: whether the reader's system asks for dark colours.
             media: "print" for the print style, "" for the screen.
@@ -129,7 +129,9 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", media=media, features=[scheme])
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **size)
-        failed = self.send("Page.navigate", url=page.resolve().as_uri()).get("errorText")
+        failed = self.send(
+            "Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri()
+        ).get("errorText")
         if failed:
             raise BrowserError(f"{page}: {failed}")
         deadline = time.monotonic() + self.timeout

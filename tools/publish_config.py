@@ -3,9 +3,10 @@
     python tools/publish_config.py https://github.com/owner/name
     python tools/publish_config.py ""     # takes it out again
 
-In `_config.yml` the address brings the buttons of every page: Colab, Binder, edit, issue. In the notebooks'
-setup cells it is where a reader without the package gets it from. Commit what this changes, since Colab opens
-the notebooks of the repository. Needs nothing but Python.
+In `_config.yml` the address brings the buttons of every page: Colab, edit, issue. In the notebooks' setup
+cells it is, with the branch, where a reader without the package gets it from. The first page says whether
+Colab can open the chapters, and the README's table leads to their plain edition, on the branch `notebooks`
+that the workflow makes which publishes the book. Commit what this changes. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "      # begin address\n", "      # end address\n"
 BUTTONS = """\
       repository_url: {address}
       repository_branch: {branch}
@@ -26,12 +26,26 @@ BUTTONS = """\
       use_edit_page_button: true
       use_issues_button: true
       launch_buttons:
-        notebook_interface: jupyterlab
-        binderhub_url: https://mybinder.org
         colab_url: https://colab.research.google.com
 """
 # The line of the setup cell, as it stands in the file of the notebook: with the quotes escaped.
 SETTING = re.compile(r'"REPOSITORY = \\"(?P<address>[^"\\]*)\\"[^"]*\\n"')
+MARKS = {
+    "_config.yml": ("      # begin address\n", "      # end address\n"),
+    "index.md": ("% begin address\n", "% end address\n"),
+}
+IN_COLAB = """
+**In Google Colab:** choose *Colab* under the rocket at the top of a chapter. It opens the plain notebook; the
+first cell installs the package from the branch `{branch}` and keeps the PyTorch that is already there. Colab
+gives a GPU under *Runtime → Change runtime type*.
+
+"""
+NOT_IN_COLAB = """
+**In Google Colab:** not by a button yet, since the book has no public address. Until then upload a chapter's
+plain notebook, and install the package there from a copy of the repository with `pip install .` first.
+
+"""
+CHAPTER = re.compile(r"\]\((?:book|https://github\.com/[\w./-]+/blob/notebooks)/(?P<name>\d\d_\w+\.ipynb)\)")
 EMPTY = 'REPOSITORY = ""  # the book\'s public address; empty until it is published\n'
 
 
@@ -69,10 +83,15 @@ def publish(root: Path, address: str, *, branch: str = "main") -> list[Path]:
         )
     if not re.fullmatch(r"[\w./-]+", branch):
         raise ValueError(f"{branch!r} is not the name of a branch")
-    config = root / "_config.yml"
-    new = {config: with_buttons(config.read_text(encoding="utf-8"), address, branch)}
+    buttons = BUTTONS.format(address=address, branch=branch) if address else ""
+    sentence = IN_COLAB.format(branch=branch) if address else NOT_IN_COLAB
+    texts = {root / "_config.yml": buttons, root / "book" / "index.md": sentence}
+    new = {path: between_marks(path, text) for path, text in texts.items()}
+    readme, folder = root / "README.md", f"{address}/blob/notebooks" if address else "book"
+    new[readme] = CHAPTER.sub(rf"]({folder}/\g<name>)", readme.read_text(encoding="utf-8"))
     for notebook in sorted((root / "book").glob("*.ipynb")):
-        new[notebook] = with_address(notebook.read_text(encoding="utf-8"), address, notebook.name)
+        place = f"{address}@{branch}" if address else ""
+        new[notebook] = with_address(notebook.read_text(encoding="utf-8"), place, notebook.name)
     # Only now, when every file has been understood, is any of them written.
     changed = [path for path, text in new.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
@@ -80,14 +99,14 @@ def publish(root: Path, address: str, *, branch: str = "main") -> list[Path]:
     return [path.relative_to(root) for path in changed]
 
 
-def with_buttons(config: str, address: str, branch: str) -> str:
-    """Return the text of ``_config.yml`` with the buttons of an address, or without any."""
-    if config.count(BEGIN) != 1 or config.count(END) != 1:
-        raise ValueError(f"_config.yml must have the lines {BEGIN.strip()!r} and {END.strip()!r} once each")
-    before, rest = config.split(BEGIN)
-    _, after = rest.split(END)
-    buttons = BUTTONS.format(address=address, branch=branch) if address else ""
-    return f"{before}{BEGIN}{buttons}{END}{after}"
+def between_marks(path: Path, said: str) -> str:
+    """Return the text of a file with ``said`` between its two marks."""
+    text, (begin, end) = path.read_text(encoding="utf-8"), MARKS[path.name]
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{path.name} must have the lines {begin.strip()!r} and {end.strip()!r} once each")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{said}{end}{after}"
 
 
 def with_address(notebook: str, address: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the pages need beyond their theme: author-year labels, cards over links, search, dark figures."""
+"""What the pages need beyond their theme: labels of works, cards, search, dark figures, plain notebooks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from resnet_tutorial import __version__
 from resnet_tutorial.exercises import STRICT
 from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
+
+import plain_edition
 
 
 class AuthorYear(BaseLabelStyle):
@@ -83,6 +85,26 @@ def write_cards(app: Sphinx, error: Exception | None) -> None:
     target.write_text(f"window.bookCards = {json.dumps(cards, ensure_ascii=False)};\n", encoding="utf-8")
 
 
+def open_plain_notebooks(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Let the buttons for Colab and for the download open the plain edition of a chapter."""
+    name = f"{page}.ipynb"
+    if context.get("sourcename") != name:
+        return
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("url", "").endswith(f"_sources/{name}"):
+                button["url"] = f"{context['pathto']('notebooks', 1)}/{name}"
+            elif "colab" in button.get("url", ""):
+                button["url"] = re.sub(r"/blob/.*", f"/blob/{plain_edition.BRANCH}/{name}", button["url"])
+
+
+def write_plain_edition(app: Sphinx, error: Exception | None) -> None:
+    """Put the plain notebooks beside the pages, their numbers from the run that made the pages."""
+    if error is None and app.builder.name == "html":
+        executed = Path(app.outdir).parent / "jupyter_execute"
+        plain_edition.write(Path(app.srcdir), Path(app.outdir, "notebooks"), executed=executed)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     os.environ[STRICT] = "1"  # a result other than the text describes stops the build
     register_plugin("pybtex.style.formatting", "book", BookStyle)
@@ -91,4 +113,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_js_file("cards.js", defer="defer")
     app.connect("doctree-resolved", mark_pictures)
     app.connect("build-finished", write_cards)
+    app.connect("html-page-context", open_plain_notebooks, priority=900)  # after the theme's own
+    app.connect("build-finished", write_plain_edition)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ from __future__ import annotations
 # fmt: off
 from .charts import confusion_matrix, pr_curves, reliability, roc_curves
 from .curves import bars, learning_curves, lines
-from .diagrams import block_diagram, network_diagram
+from .diagrams import block_diagram, network_diagram, numbers_diagram
 from .embedding import Interactive
 from .interactive import (
     interactive_block, interactive_calibration, interactive_confusion, interactive_convolution,
@@ -22,7 +22,7 @@ from .style import PALETTE, use_book_style
 __all__ = [
     "PALETTE", "Interactive", "bars", "block_diagram", "confusion_matrix", "image_grid", "interactive_block",
     "interactive_calibration", "interactive_confusion", "interactive_convolution", "interactive_schedules",
-    "interactive_threshold", "learning_curves", "lines", "network_diagram", "pr_curves", "prediction_panel",
-    "reliability", "roc_curves", "use_book_style",
+    "interactive_threshold", "learning_curves", "lines", "network_diagram", "numbers_diagram", "pr_curves",
+    "prediction_panel", "reliability", "roc_curves", "use_book_style",
 ]
 # fmt: on

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from .style import BLACK, BLUE, GREEN, ORANGE, VERMILLION
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
 
 # Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
 FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}
@@ -33,17 +33,25 @@ BOX_WIDTH, BOX_HEIGHT = 1.9, 0.46
 SIDE = 1.75  # distance of the shortcut from the middle of the boxes
 
 
-def _box(axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = BOX_WIDTH) -> None:
+def _box(
+    axes: Axes, x: float, y: float, text: str, kind: str, *, width: float = BOX_WIDTH, fontsize: float = 10
+) -> None:
     fill, edge = FILLS[kind]
     corner, style = (x - width / 2, y - BOX_HEIGHT / 2), "round,pad=0,rounding_size=0.09"
     axes.add_patch(FancyBboxPatch(corner, width, BOX_HEIGHT, boxstyle=style, fc=fill, ec=edge, lw=1.1))
-    axes.text(x, y, text, ha="center", va="center", fontsize=9)
+    axes.text(x, y, text, ha="center", va="center", fontsize=fontsize)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
     form: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0}
     options = form | {"joinstyle": "miter", "lw": 1.1, "color": BLACK} | style
     axes.add_patch(FancyArrowPatch(start, end, **options))
+
+
+def _plus(axes: Axes, x: float, y: float) -> None:
+    axes.add_patch(Circle((x, y), 0.2, fc="white", ec=BLACK, lw=1.1))
+    axes.plot([x - 0.11, x + 0.11], [y, y], color=BLACK, lw=1.3)
+    axes.plot([x, x], [y - 0.11, y + 0.11], color=BLACK, lw=1.3)
 
 
 def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -> None:
@@ -55,9 +63,7 @@ def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -
         y = -STEP * (i + 1) - 0.1
         if part == "+":
             _arrow(axes, (0, below), (0, y + 0.2))
-            axes.add_patch(Circle((0, y), 0.2, fc="white", ec=BLACK, lw=1.1))
-            axes.plot([-0.11, 0.11], [y, y], color=BLACK, lw=1.3)
-            axes.plot([0, 0], [y - 0.11, y + 0.11], color=BLACK, lw=1.3)
+            _plus(axes, 0, y)
             plus, below = y, y - 0.2
             continue
         _arrow(axes, (0, below), (0, y + BOX_HEIGHT / 2))
@@ -65,7 +71,7 @@ def _draw_block(axes: Axes, kind: str, *, channels: int | None, shortcut: str) -
         if channels is not None and part.startswith("conv"):
             widened = kind == "bottleneck" and "conv3" in parts[:i]  # its last convolution
             text += f", {4 * channels if widened else channels}"
-        _box(axes, 0, y, text, part.rstrip("13"))
+        _box(axes, 0, y, text, part.rstrip("13"), fontsize=10 if channels is None else 9)
         below = y - BOX_HEIGHT / 2
     _arrow(axes, (0, below), (0, below - 0.38))
     total = "F(x)+S(x)" if shortcut == "projection" else "F(x)+x"
@@ -92,6 +98,7 @@ def block_diagram(
     *,
     channels: int | None = None,
     shortcut: str = "identity",
+    columns: int | None = None,
     title: str | None = None,
 ) -> Figure:
     """Draw residual blocks, data flowing from top to bottom; several kinds stand side by side.
@@ -103,10 +110,11 @@ def block_diagram(
         kind: One of ``"plain"``, ``"basic"``, ``"bottleneck"``, ``"preact"``, or several of them.
         channels: Output channels written into the convolutions; a bottleneck ends with four times as many.
         shortcut: Either ``"identity"`` or ``"projection"`` (1x1 convolution and BN).
+        columns: Blocks in a row, by default all of them; two can be read on a phone.
         title: Title of the figure.
 
     Raises:
-        ValueError: If kind or shortcut is unknown, or there is no kind at all.
+        ValueError: If kind or shortcut is unknown, there is no kind at all, or columns is below 1.
 
     Example:
         >>> figure = block_diagram(["plain", "basic"], channels=64)
@@ -118,17 +126,97 @@ def block_diagram(
         raise ValueError(f"unknown kind of block in {kinds}: choose from {', '.join(PARTS)}")
     if shortcut not in ("identity", "projection"):
         raise ValueError(f"unknown shortcut {shortcut!r}: choose one of identity, projection")
-    longest = max(len(PARTS[name][1]) for name in kinds)
-    height, width = STEP * longest + 1.6, 4.4  # in the units of the drawing
-    scale = min(0.52, 7.0 / (width * len(kinds)))  # inches a unit
-    size = (max(3.2, scale * width * len(kinds)), scale * height + (0.7 if title else 0.35))
-    figure, grid = plt.subplots(1, len(kinds), figsize=size, squeeze=False, layout="constrained")
-    for axes, name in zip(grid[0], kinds, strict=True):
+    wide = min(len(kinds), len(kinds) if columns is None else columns)
+    if wide < 1:
+        raise ValueError(f"columns={columns}: give 1 or more blocks in a row")
+    rows = [kinds[i : i + wide] for i in range(0, len(kinds), wide)]
+    width = 4.4  # of a block, in the units of the drawing; so are the heights of the rows
+    heights = [STEP * max(len(PARTS[name][1]) for name in row) + 1.6 for row in rows]
+    scale = min(0.52, 7.0 / (width * wide))  # inches a unit
+    size = (max(3.2, scale * width * wide), scale * sum(heights) + 0.35 * len(rows) + (0.35 if title else 0))
+    figure, grid = plt.subplots(
+        len(rows), wide, figsize=size, squeeze=False, layout="constrained", height_ratios=heights
+    )
+    for axes in grid.flat:
         axes.set_axis_off()
-        axes.set(aspect="equal", xlim=(-1.9, 2.5), ylim=(-height + 0.45, 0.45))
-        _draw_block(axes, name, channels=channels, shortcut=shortcut)
+    for drawn, row, height in zip(grid, rows, heights, strict=True):
+        for axes, name in zip(drawn, row, strict=False):  # the last row may be shorter
+            axes.set(aspect="equal", xlim=(-1.9, 2.5), ylim=(-height + 0.45, 0.45))
+            _draw_block(axes, name, channels=channels, shortcut=shortcut)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def numbers_diagram(
+    rows: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    layers: Sequence[tuple[str, str]],
+    *,
+    shortcut: tuple[int, int],
+) -> Figure:
+    """Draw a worked block: values run down on the left, gradients up on the right, layers in between.
+
+    Args:
+        rows: Name, n values and n gradients of each of the S rows, from the input to the output.
+        layers: Kind (``"conv"``, ``"bn"``, ``"relu"`` or ``"+"``) and text of the S - 1 layers between them.
+        shortcut: The row where the shortcut leaves, and the layer where it is added.
+
+    Raises:
+        ValueError: If rows differ in length, a layer is missing or unknown, or the shortcut ends at no ``"+"``.
+
+    Example:
+        >>> rows = [("$x$", (1, 2), (3, 5)), ("$F$", (4, 0), (3, 5)), ("$y$", (5, 2), (3, 5))]
+        >>> figure = numbers_diagram(rows, [("conv", "w = 4"), ("+", "")], shortcut=(0, 1))
+        >>> [text.get_text() for text in figure.axes[0].texts][:3]
+        ['$x$', '1', '2']
+    """
+    n = len(rows[0][1]) if rows else 0
+    if not n or any(len(values) != n or len(gradients) != n for _, values, gradients in rows):
+        raise ValueError("rows differ in length: give (name, n values, n gradients) for each")
+    if len(layers) != len(rows) - 1 or any(kind not in (*FILLS, "+") for kind, _ in layers):
+        raise ValueError(f"layers {[kind for kind, _ in layers]}: give one of conv, bn, relu, + between rows")
+    start, end = shortcut
+    if not (0 <= start <= end < len(layers) and layers[end][0] == "+"):
+        raise ValueError(f"shortcut={shortcut}: it leaves at a row above and ends at the number of a +")
+    cell, high, step = 0.8, 0.52, 1.62  # width and height of a cell, distance of two rows
+    middle = 0.4 + n * cell / 2  # of the values on the left; the gradients are its mirror image
+    edge = 0.4 + n * cell + 0.45
+    size = (0.48 * 2 * (edge + 0.15), 0.48 * (step * (len(rows) - 1) + high + 1.1))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes.set_axis_off()
+    bottom = -step * (len(rows) - 1)
+    axes.set(aspect="equal", xlim=(-edge - 0.15, edge + 0.15), ylim=(bottom - 0.35, 0.95))
+    for i, (name, values, gradients) in enumerate(rows):
+        y = -step * i
+        axes.text(0, y, name, ha="center", va="center", fontsize=12)
+        for side, numbers, colour in ((-1, values, BLACK), (1, gradients, VERMILLION)):
+            for j, number in enumerate(numbers):
+                x = side * middle + (j - (n - 1) / 2) * cell
+                corner = (x - cell / 2, y - high / 2)
+                axes.add_patch(Rectangle(corner, cell, high, fc="none", ec=GREY, lw=0.7))
+                text = f"{round(float(number), 2) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
+                axes.text(x, y, text, ha="center", va="center", fontsize=10.5, color=colour)
+    for side, text, colour in ((-1, "values", BLACK), (1, "gradients", VERMILLION)):
+        axes.text(side * middle, 0.5, text, ha="center", va="bottom", fontsize=11, color=colour)
+    for i, (kind, text) in enumerate(layers):
+        y, reach = -step * (i + 0.5), 0.2 if kind == "+" else BOX_HEIGHT / 2
+        top, low = -step * i - high / 2, -step * (i + 1) + high / 2
+        for x, ends, colour in ((-middle, (top, low), BLACK), (middle, (low, top), VERMILLION)):
+            first, last = (y + reach, y - reach) if ends[0] > ends[1] else (y - reach, y + reach)
+            axes.plot([x, x], [ends[0], first], color=colour, lw=1.1)
+            _arrow(axes, (x, last), (x, ends[1]), color=colour)
+        if kind == "+":
+            _plus(axes, -middle, y)
+            axes.add_patch(Circle((middle, y), 0.07, fc=VERMILLION, ec=VERMILLION))
+            axes.plot([middle, middle], [y - 0.2, y + 0.2], color=VERMILLION, lw=1.1)
+        else:
+            _box(axes, 0, y, text, kind, width=2 * middle + 1.2, fontsize=10.5)
+    plus, row = -step * (end + 0.5), -step * start
+    thick: dict[str, Any] = {"color": VERMILLION, "lw": 1.9}
+    axes.plot([-edge + 0.43, -edge, -edge], [row, row, plus], zorder=0.5, **thick)
+    _arrow(axes, (-edge, plus), (-middle - 0.2, plus), **thick)
+    axes.plot([middle, edge, edge], [plus, plus, row], zorder=0.5, **thick)
+    _arrow(axes, (edge, row), (edge - 0.43, row), **thick)
     return figure
 
 

@@ -30,6 +30,10 @@ RUN = [
 ROC = (([0, 0, 1], [0, 0.5, 1]), ([0, 0.2, 1], [0, 0.8, 1]), ([], []))
 PR = (([1, 0.5, 0], [0.4, 0.8, 1]), ([1, 0], [0.3, 1]), ([], []))
 AUC, AP = (0.75, 0.8, np.nan), (0.6, 0.3, np.nan)
+WORKED = (
+    [("x", (1, -2), (3, 0.5)), ("F", (4, 0), (5, 6)), ("y", (5, -2), (5, 6))],
+    [("conv", "w = 4"), ("+", "")],
+)
 STAGES = [
     ("stem", "conv", (16, 32, 32), 464),
     ("stage", "3 blocks", (64, 8, 8), None),
@@ -69,6 +73,7 @@ def draw_all() -> dict[str, Figure]:
         "learning_curves": plotting.learning_curves(RUN, title="Curves"),
         "lines": plotting.lines({"one": [1, 2], "two": ([0, 1], [3, 4])}, title="Lines"),
         "network_diagram": plotting.network_diagram(STAGES, title="Network"),
+        "numbers_diagram": plotting.numbers_diagram(*WORKED, shortcut=(0, 1)),
         "pr_curves": plotting.pr_curves(PR, CLASSES, average_precision=AP),
         "prediction_panel": plotting.prediction_panel(pictures(), shares, [0, 0, 1], CLASSES, title="Panel"),
         "reliability": plotting.reliability([0, 3, 1], [np.nan, 0.5, 0.9], [np.nan, 2 / 3, 1], ece=0.15),
@@ -284,6 +289,38 @@ def test_block_diagram_of_a_projection_and_side_by_side():
     assert [axes.get_title() for axes in figure.axes] == ["Basic", "Pre-activation"]
 
 
+def test_block_diagram_wraps_into_rows():
+    """Four blocks in one row cannot be read on a phone; a last row may be shorter."""
+    figure = plotting.block_diagram(["plain", "basic", "preact"], columns=2)
+    assert [axes.get_title() for axes in figure.axes] == ["Plain", "Basic", "Pre-activation", ""]
+    assert not figure.axes[3].texts and figure.get_figwidth() < 5
+
+
+def test_numbers_diagram_shows_both_ways_and_the_shortcut():
+    """The gradient of the addition goes both ways: the picture must have the shortcut on either side."""
+    figure = plotting.numbers_diagram(*WORKED, shortcut=(0, 1))
+    assert texts(figure) == [
+        "x",
+        "1",
+        "−2",
+        "3",
+        "0.5",
+        "F",
+        "4",
+        "0",
+        "5",
+        "6",
+        "y",
+        "5",
+        "−2",
+        "5",
+        "6",
+    ] + [*("values", "gradients", "w = 4")]
+    thick = [line.get_xydata() for line in figure.axes[0].lines if line.get_linewidth() == 1.9]
+    assert len(thick) == 2 and thick[0][:, 0].max() < 0 < thick[1][:, 0].min()
+    assert np.allclose(sorted({*thick[0][:, 1]}), sorted({*thick[1][:, 1]}))
+
+
 def test_network_diagram_is_drawn_to_its_scale_and_states_the_numbers():
     """Channels drawn as height; a parameter count that is not the one given."""
     axes = plotting.network_diagram(STAGES).axes[0]
@@ -405,6 +442,13 @@ def test_of_many_curves_those_with_the_smallest_areas_are_named():
         (lambda: plotting.block_diagram("dense"), "plain, basic, bottleneck, preact"),
         (lambda: plotting.block_diagram([]), "plain, basic"),
         (lambda: plotting.block_diagram(shortcut="B"), "identity, projection"),
+        (lambda: plotting.block_diagram("basic", columns=0), "columns=0"),
+        (lambda: plotting.numbers_diagram([], [], shortcut=(0, 0)), "rows differ in length"),
+        (
+            lambda: plotting.numbers_diagram(WORKED[0], [("fc", "")] * 2, shortcut=(0, 1)),
+            "one of conv, bn, relu",
+        ),
+        (lambda: plotting.numbers_diagram(*WORKED, shortcut=(0, 0)), "ends at the number of a"),
         (lambda: plotting.network_diagram([]), "no rows"),
         (lambda: plotting.network_diagram([("stem", "conv", (16, 32), 464)]), "channels, height, width"),
         (lambda: plotting.bars({}), "at least one"),
