@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,37 @@ def load_folder(
         )
     images = cast(Tensor, done.images)  # a Stored takes a tensor's place
     return Split(images, torch.tensor(labels), tuple(classes), path.resolve().name, tuple(files))
+
+
+def find_pictures(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the pictures that files, folders with their subfolders, and patterns such as ``*.png`` name.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or nothing matches a pattern.
+        ValueError: If a folder has no picture.
+
+    Example:
+        >>> from PIL import Image
+        >>> Path("new").mkdir()
+        >>> Image.new("RGB", (8, 8)).save("new/1.png")
+        >>> [path.name for path in find_pictures(["new", "new/*.png"])]
+        ['1.png', '1.png']
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [entry for entry in walk(path) if entry.suffix.lower() in IMAGE_SUFFIXES]
+            if not inside:
+                raise ValueError(f"{path} has no picture: name a folder that has some")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:  # not every shell expands patterns
+            matches = sorted(map(Path, glob.glob(str(path)))) if glob.has_magic(str(path)) else []
+            if not matches:
+                raise FileNotFoundError(f"there is no picture {path}")
+            found += matches
+    return found
 
 
 def part_folders(path: Path) -> dict[str, Path]:

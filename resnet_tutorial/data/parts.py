@@ -6,9 +6,10 @@ import csv
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -21,19 +22,98 @@ from .splits import Split
 COLUMNS = ("part", "class", "file", "pixels")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of the list: part and class of a picture, its file below the folder, its pixels' hash.
-
-    Example:
-        >>> Entry("test", "cat", "cat/1.png", "0f" * 16).part
-        'test'
-    """
+class Entry(NamedTuple):
+    """A line of the list: part and class of a picture, its file below the folder, its pixels' hash."""
 
     part: str
     label: str
     file: str
     pixels: str
+
+
+@dataclass(frozen=True)
+class PartList:
+    """Which photos of a folder are for training, validation and test; as CSV it lies beside the weights.
+
+    Attributes:
+        folder: Of the photos.
+        entries: One a photo.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+        >>> pets = Split(images, labels, ("cat", "dog"), "pets", ("cat/1.png", "dog/2.png"))
+        >>> PartList.of("pets", {"train": pets}).save("parts.csv")
+        >>> [(entry.part, entry.file) for entry in PartList.read("parts.csv").entries]
+        [('train', 'cat/1.png'), ('train', 'dog/2.png')]
+    """
+
+    folder: Path
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, folder: str | Path, parts: Mapping[str, Split]) -> PartList:
+        """List the photos of parts that ``load_parts`` read from a folder."""
+        entries = []
+        for part, split in parts.items():
+            names = [split.classes[label] for label in split.labels.tolist()]
+            entries += [Entry(part, *row) for row in zip(names, split.files, split.hashes(), strict=True)]
+        return cls(Path(os.path.realpath(folder)), tuple(entries))
+
+    @classmethod
+    def read(cls, path: str | Path) -> PartList | None:
+        """Read what ``save`` wrote; ``None`` if there is no such file.
+
+        Raises:
+            ValueError: If it is another file.
+        """
+        if not Path(path).exists():
+            return None
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            head, *rows = [*csv.reader(file), []]
+        if tuple(head) != COLUMNS or not rows[0] or any(len(row) != len(COLUMNS) for row in rows[:-1]):
+            raise ValueError(f"{path} is no list of photos: its first line must be {','.join(COLUMNS)}")
+        return cls(Path(rows[0][2]), tuple(Entry(*row) for row in rows[1:-1]))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as CSV; the first line after the head names the folder."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            [COLUMNS, ("folder", "", self.folder, ""), *self.entries]
+        )
+        with atomic(path) as file:
+            file.write(text.getvalue().encode(errors="surrogateescape"))
+
+    def load(self, part: str, **how: Any) -> Split:
+        """Read the photos of one part; options are those of ``load_folder``.
+
+        Raises:
+            FileNotFoundError: If the folder is gone.
+            ValueError: If the part has no photo, or none is there any more.
+
+        Warns:
+            UserWarning: If some are no longer there.
+        """
+        wanted = {entry.file for entry in self.entries if entry.part == part}
+        if not wanted:
+            raise ValueError(f"no photo was kept for {part}: name a folder of others (--data)")
+        folders = part_folders(self.folder)
+        first = min(wanted).split("/")[0]  # all photos of a part are below one folder
+        below = first if any(folder.name == first for folder in folders.values()) else ""
+        split = load_folder(self.folder / below, **how)
+        split = replace(split, files=tuple(f"{below}/{name}".lstrip("/") for name in split.files))
+        found = [k for k, name in enumerate(split.files) if name in wanted]
+        if len(found) < len(wanted):
+            gone = sorted(wanted - set(split.files))
+            if not found:
+                raise ValueError(f"the {len(wanted)} photos for {part} are no longer in {self.folder}")
+            warnings.warn(f"no longer there: {listed(gone, 5)}", stacklevel=2)
+        return split.subset(found, name=f"{self.folder.name} ({part})")
+
+    def learned(self, split: Split) -> list[int]:
+        """Return which images of a split have the pixels of a training photo."""
+        known = {entry.pixels for entry in self.entries if entry.part == "train"}
+        return [k for k, one in enumerate(split.hashes()) if one in known]
 
 
 def load_parts(
@@ -44,7 +124,7 @@ def load_parts(
     test: float = 0.2,
     seed: int = 0,
     group_by_subfolder: bool = False,
-    earlier: Sequence[Entry] = (),
+    earlier: PartList | None = None,
     on_error: str = "raise",
     cache: bool = False,
 ) -> dict[str, Split]:
@@ -111,7 +191,7 @@ def load_parts(
     places = np.full(len(whole), "train", dtype=object)
     for part, share in shares.items():
         _draw(whole, groups, places, part, share, seed)
-    before = {entry.pixels: entry.part for entry in earlier}
+    before = {entry.pixels: entry.part for entry in (earlier.entries if earlier else ())}
     wanted = [before.get(one, place) for one, place in zip(whole.hashes(), places, strict=True)]
     learned = {one for one, place in zip(whole.hashes(), wanted, strict=True) if place == "train"}
     for k, one in enumerate(whole.hashes()):
@@ -173,44 +253,3 @@ def _name_copies(parts: Mapping[str, Split]) -> None:
             f"equal pictures in two parts or classes, of which one should go: {listed(doubtful, 5)}",
             stacklevel=3,
         )
-
-
-def save_list(path: Path, parts: Mapping[str, Split]) -> None:
-    """Write which photo is in which part, as CSV.
-
-    Example:
-        >>> import torch
-        >>> images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
-        >>> pets = Split(images, labels, ("cat", "dog"), "pets", ("cat/1.png", "dog/2.png"))
-        >>> save_list(Path("parts.csv"), {"train": pets})
-        >>> [(entry.part, entry.label, entry.file) for entry in read_list(Path("parts.csv"))]
-        [('train', 'cat', 'cat/1.png'), ('train', 'dog', 'dog/2.png')]
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for part, split in parts.items():
-        names = [split.classes[label] for label in split.labels.tolist()]
-        rows = zip(names, split.files, split.hashes(), strict=True)
-        writer.writerows([part, *row] for row in rows)
-    with atomic(path) as file:
-        file.write(text.getvalue().encode(errors="surrogateescape"))
-
-
-def read_list(path: Path) -> list[Entry]:
-    """Read what ``save_list`` wrote; empty if there is no such file.
-
-    Raises:
-        ValueError: If it is another file.
-
-    Example:
-        >>> read_list(Path("nowhere.csv"))
-        []
-    """
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        raise ValueError(f"{path} is no list of photos: its first line must be {','.join(COLUMNS)}")
-    return [Entry(*row) for row in rows[1:]]

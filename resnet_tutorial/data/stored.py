@@ -203,6 +203,35 @@ def _write(path: Path, folder: Path, keys: Sequence[Key], how: Preprocess, old: 
         file.write(listed + len(listed).to_bytes(8, "little"))
 
 
+def load_images(
+    paths: Sequence[Path], *, size: int | Preprocess = 32, on_error: str = "raise"
+) -> tuple[Tensor, list[Path]]:
+    """Read pictures on all cores, as uint8 ``(N, 3, size, size)``; see ``load_image``.
+
+    Returns:
+        The images, and the paths that they are of: all, or with ``on_error="skip"`` those that are readable.
+
+    Raises:
+        FileNotFoundError: If one is not there.
+        ValueError: If pictures are unreadable and not to be skipped, or none is left.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (40, 30), "red").save("red.png")
+        >>> load_images([Path("red.png"), Path("red.png")])[0].shape
+        torch.Size([2, 3, 32, 32])
+    """
+    done = _in_memory(paths, size if isinstance(size, Preprocess) else Preprocess(size))
+    told = "; ".join(done.errors[:20])
+    if done.errors and on_error == "raise":
+        raise ValueError(f"{told}; repair or leave out what is named, or skip it (--skip-unreadable)")
+    if not isinstance(done.images, Tensor):
+        raise ValueError(f"no readable picture: {told}" if told else "no picture is given")
+    if done.errors:
+        warnings.warn(f"skipped {len(done.errors)} unreadable: {told}", stacklevel=2)
+    return done.images, [paths[k] for k in done.places]
+
+
 def _in_memory(paths: Sequence[Path], how: Preprocess) -> Decoded:
     pixels, places, errors, largest = [], [], [], []
     for k, picture in enumerate(_shown(paths, how)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .inference import class_sums, loss_and_accuracy, predict
-from .metrics import Averages, Report, reliability_bins, report, wilson_interval
+from .metrics import Averages, Report, fit_temperature, reliability_bins, report, wilson_interval
 from .model_report import write_report
 from .predictions import Predictions
 
 # fmt: off
 __all__ = [
-    "Averages", "Predictions", "Report", "class_sums", "loss_and_accuracy", "predict", "reliability_bins",
+    "Averages", "Predictions", "Report", "class_sums", "fit_temperature",
+    "loss_and_accuracy", "predict", "reliability_bins",
     "report", "wilson_interval", "write_report",
 ]
 # fmt: on

@@ -17,7 +17,7 @@ from .interactive import (
     interactive_schedules, interactive_threshold,
 )
 from .pictures import image_grid, prediction_panel
-from .style import PALETTE, use_book_style
+from .style import PALETTE, fonts_for, use_book_style
 
 __all__ = [
     "PALETTE", "Interactive", "bars", "block_diagram", "confusion_matrix", "image_grid", "interactive_block",

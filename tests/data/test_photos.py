@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from resnet_tutorial import data
-from resnet_tutorial.data import IMAGENET, Preprocess, cache_dir, load_folder, load_image, load_parts
+from resnet_tutorial.data import (
+    IMAGENET,
+    PartList,
+    Preprocess,
+    cache_dir,
+    load_folder,
+    load_image,
+    load_parts,
+)
 from resnet_tutorial.data import pictures as pictures_module
 from resnet_tutorial.data import stored as stored_module
 
@@ -300,19 +308,34 @@ def test_folders_of_parts_are_taken_as_they_are(photos):
 def test_a_list_of_parts_is_read_back_and_kept(photos, tmp_path):
     """A second run, with another seed and new photos, would test on what the first one learned."""
     parts = load_parts(photos, seed=1)
-    data.save_list(tmp_path / "parts.csv", parts)
-    entries = data.read_list(tmp_path / "parts.csv")
-    assert [entry.file for entry in entries] == [name for split in parts.values() for name in split.files]
+    PartList.of(photos, parts).save(tmp_path / "parts.csv")
+    known = PartList.read(tmp_path / "parts.csv")
+    assert [entry.file for entry in known.entries] == [
+        name for split in parts.values() for name in split.files
+    ]
+    test = known.load("test")
+    assert test.files == parts["test"].files and torch.equal(test.images, parts["test"].images)
+    assert known.learned(test) == [] and len(known.learned(load_folder(photos))) == 21
     for k in range(10):
         picture(photos / "cat" / f"new{k}.png")
-    later = load_parts(photos, seed=2, earlier=entries)
+    later = load_parts(photos, seed=2, earlier=known)
     for part, names in files(parts).items():
         assert names <= files(later)[part]
     assert sum(map(len, later.values())) == 40
-    assert data.read_list(tmp_path / "none.csv") == []
+    assert PartList.read(tmp_path / "none.csv") is None
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is no list of photos"):
-        data.read_list(tmp_path / "other.csv")
+        PartList.read(tmp_path / "other.csv")
+
+
+def test_photos_that_are_gone_are_named(photos, tmp_path):
+    known = PartList.of(photos, load_parts(photos))
+    gone = min(entry.file for entry in known.entries if entry.part == "test")
+    (photos / gone).unlink()
+    with pytest.warns(UserWarning, match=gone):
+        assert len(known.load("test")) == 5
+    with pytest.raises(ValueError, match="no photo was kept for test"):
+        PartList.of(photos, load_parts(photos, test=0)).load("test")
 
 
 def test_bad_parts_are_one_line(photos):
