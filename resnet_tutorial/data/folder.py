@@ -72,7 +72,9 @@ def load_folder(
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
     if parts := part_folders(path):
-        raise ValueError(f"{path} holds the parts {', '.join(parts)} of a data set: name {parts['train']}")
+        raise ValueError(
+            f"{path} holds the parts {', '.join(parts)} of a data set: name one, such as {parts['train']}"
+        )
     classes = [entry.name for entry in _visible(path) if entry.is_dir()]
     if not classes:
         raise ValueError(

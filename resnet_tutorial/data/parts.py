@@ -70,8 +70,9 @@ class PartList:
         if not Path(path).exists():
             return None
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            head, *rows = [*csv.reader(file), []]
-        if tuple(head) != COLUMNS or not rows[0] or any(len(row) != len(COLUMNS) for row in rows[:-1]):
+            lines = [*csv.reader(file), []]
+        head, rows = lines[0], lines[1:]
+        if tuple(head) != COLUMNS or len(rows) < 2 or any(len(row) != len(COLUMNS) for row in rows[:-1]):
             raise ValueError(f"{path} is no list of photos: its first line must be {','.join(COLUMNS)}")
         return cls(Path(rows[0][2]), tuple(Entry(*row) for row in rows[1:-1]))
 
@@ -79,7 +80,7 @@ class PartList:
         """Write it as CSV; the first line after the head names the folder."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
-            [COLUMNS, ("folder", "", self.folder, ""), *self.entries]
+            [COLUMNS, ("folder", "", str(self.folder), ""), *self.entries]
         )
         with atomic(path) as file:
             file.write(text.getvalue().encode(errors="surrogateescape"))

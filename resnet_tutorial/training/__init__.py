@@ -15,12 +15,12 @@ from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
 from .progress import BEST_BY, History, Progress, Row
-from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe
+from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe, read_changes
 
 __all__ = [
     "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d",
     "History", "Muon", "Pipeline", "Progress", "Recipe", "Row", "choose_method", "class_weights",
     "distributed", "fit", "fit_head", "freeze_backbone", "freeze_batchnorm", "get_recipe", "parameter_groups",
-    "replace_head", "stages", "train_step", "trainable", "unfreeze",
+    "read_changes", "replace_head", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import numbers
@@ -279,6 +280,28 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
+
+
+def read_changes(words: Iterable[str]) -> dict[str, Any]:
+    """Read changes of a recipe that were typed as ``field=value``, for ``Recipe.but``.
+
+    Raises:
+        ValueError: If one has another form.
+
+    Example:
+        >>> read_changes(["lr=0.05", "views=none", "milestones=(0.5, 0.75)"])
+        {'lr': 0.05, 'views': 'none', 'milestones': (0.5, 0.75)}
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        field, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} changes no field: give field=value")
+        try:
+            changes[field] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            changes[field] = text
+    return changes
 
 
 def get_recipe(name: str) -> Recipe:
