@@ -229,7 +229,10 @@ def fit_head(
     parts = {"train": train} | ({} if val is None else {"val": val})
     model.fc = nn.Identity()
     try:
-        features = {name: predict(model, split.images, **how).logits for name, split in parts.items()}
+        features = {
+            name: predict(model, split.images, **how).logits.astype(np.float64)  # (N, C)
+            for name, split in parts.items()
+        }
     finally:
         model.fc = head
     labels = {name: split.labels.cpu().numpy() for name, split in parts.items()}
