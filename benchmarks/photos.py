@@ -1,10 +1,10 @@
 """Photos of one's own: reading them, a head on features computed once, and the memory of a fine-tuning.
 
-Reading: JPEGs of 12 megapixels to 224 pixels (`Resize(256)`, `CenterCrop(224)`), by torchvision's `ImageFolder`
-with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and from its cache.
-Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all layers in every epoch,
-and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit` on photos in the cache, in a
-process of its own. The pictures are made for the purpose, noisy enough for the file size of a photo.
+Reading: JPEGs of 12 megapixels to 224 pixels (`Resize(256)`, `CenterCrop(224)`), by torchvision's
+`ImageFolder` with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and from
+its cache. Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all layers in
+every epoch, and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit` on photos in
+the cache, in a process of its own. The pictures are made for the purpose, noisy enough for a photo's file size.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
     times = interleave(variants, args.repeats)
     times["ours, again"] = [our_read(photos, how, cache, again=True) for _ in range(args.repeats)]
     best = min(list(times)[: len(args.workers)], key=lambda name: median(times[name]))
+    size_on_disk = sum(path.stat().st_size for path in photos.rglob("*.jpg"))
     size = "80 x 60" if quick else "4000 x 3000"
     report(
         f"Reading {args.photos:,} JPEGs of {size} pixels",
@@ -167,9 +168,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
         [(name, f"{median(values):.2f}", *ratio(times[best], values)) for name, values in times.items()],
         name="photos-reading",
         how=f"medians over rounds ({args.repeats}), interleaved but for the last row",
-        notes=[
-            f"Mean file size: {sum(p.stat().st_size for p in photos.rglob('*.jpg')) / args.photos / 1e6:.1f} MB."
-        ],
+        notes=[f"Mean file size: {size_on_disk / args.photos / 1e6:.1f} MB."],
     )
     workers = int(best.split()[1])
     probes = {

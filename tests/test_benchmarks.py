@@ -22,7 +22,7 @@ from resnet_tutorial.training import RECIPES, Pipeline, Recipe
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
     *("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes", "finetuning"),
-    "ablations",
+    *("ablations", "photos"),
 )
 QUICK = ["--quick", "--threads", "1", "--device", "cpu"]
 
