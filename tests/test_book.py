@@ -190,7 +190,7 @@ def test_a_figure_to_move_has_a_name_and_a_caption(path):
         for cell in cells(path, "code")
         if "pl.interactive_" in cell["source"]
         for name in re.findall(r'^glue\("([\w-]+)", \w+, display=False\)$', cell["source"], re.M)
-        if "remove-output" in cell["metadata"]["tags"]
+        if {"remove-output", "remove-cell"} & set(cell["metadata"]["tags"])
     ]
     assert sorted(made) == sorted(name for name, _, _ in glued)
     assert len(made) == sum("pl.interactive_" in cell["source"] for cell in cells(path, "code"))
@@ -239,6 +239,42 @@ def test_terms_are_in_the_glossary():
     entries = re.findall(r"^(?! |:|`)(.+)\n((?:(?! ).+\n)*) {2}\S", "\n".join(lines) + "\n", re.M)
     english_only = [first for first, more in entries if not re.search(r"[\u4e00-\u9fff]", first + more)]
     assert len(entries) > 50 and english_only == [], "terms that lack the Chinese one beside them"
+
+
+# What readers found defined in two ways: words of the entry, and what no page may say of the term.
+ONE_STATEMENT = {
+    "over-fitting": ("A gap between the two alone is usual", r"over-fitting\W+(is|means) (a|the) gap"),
+    "early stopping": ("the best network so far", r"early stopping\W[^.]*\bkeep(s|ing) (the|its) last"),
+    "kernel": ("looks at one input channel", r"\bkernels?\W+(make|give)s? (an|one|the) output channel"),
+    "Nesterov momentum": ("to which momentum is about to lead", r"nesterov\W[^.]*\b(previous|old) gradient"),
+    "standard deviation": (
+        "± stands for the standard deviation over runs",
+        r"±[^.|]{0,20}\b(range|maximum)\b",
+    ),
+}
+
+
+@pytest.mark.parametrize("term", ONE_STATEMENT)
+def test_a_term_has_one_definition(term):
+    """Over-fitting was defined in three ways, a kernel in two: the glossary's is the one."""
+    words, other = ONE_STATEMENT[term]
+    entry = re.search(
+        rf"^{term}\n(?:\S.*\n)+((?:  \S.*\n?)+)", (BOOK / "glossary.md").read_text("utf-8"), re.M
+    )
+    assert entry and words in entry[1], f"the glossary's entry of {term} says something else"
+    for path in NOTEBOOKS + PAGES:
+        found = re.search(other, prose(path), re.IGNORECASE)
+        assert not found, f"{path.name} defines {term} in another way: {found[0]}"
+
+
+@notebooks
+def test_what_stands_after_a_plus_minus_sign_is_said(path):
+    """A standard error read as a standard deviation makes every difference look settled."""
+    text = [cell["source"] for cell in cells(path)]
+    for number, cell in enumerate(cells(path)):
+        if cell["cell_type"] == "markdown" and re.search(r"[\w}%] ± ", cell["source"]):
+            near = "\n".join(text[max(0, number - 2) : number + 3])
+            assert re.search("standard (deviation|error)", near), f"{path.name}: {cell['source'][:80]}"
 
 
 def test_citations_are_in_the_bibliography():

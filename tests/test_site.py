@@ -298,7 +298,7 @@ def test_the_first_page_tells_the_chapters_own_times():
     index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^:link: (\d\d_\w+)\n(?:.*\n){5}\*(\S+ h) of reading\*$", index, re.M))
     assert len(listed) == 7
-    hours = {"an hour": "1 h", "an hour and a half": "1½ h", "90 minutes": "1½ h"}
+    hours = {"an hour": "1 h", "an hour and a quarter": "1¼ h", "an hour and a half": "1½ h"}
     for name, time in listed.items():
         notebook = json.loads((ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8"))
         text = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")

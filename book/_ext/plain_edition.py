@@ -234,6 +234,7 @@ class Chapter:
         self.numbers = Numbers(book.chapters[page])
         self.solution = ""  # of which exercise, between its start and its end
         self.source = book.read(page)
+        self.glues = any("import glue" in text(cell) for cell in code_cells(self.source))
         self.run: list[dict[str, Any]] = []  # code cells of the book's own run
         self.values: dict[str, str] | None = None  # what they glued
         path = Path(executed or "", f"{page}.ipynb")
@@ -254,9 +255,8 @@ class Chapter:
                 cells += [markdown_cell(cell["id"], plain)] if plain else []
             else:
                 cells += self.code(cell, next(runs, None))
-        glues = any("glue(" in text(cell) for cell in code_cells(self.source))
         note = [f"this chapter [in the book]({self.book.site}{self.page}.html)"] if self.book.site else []
-        note += [BRACKETS] if self.values is None and glues else []
+        note += [BRACKETS] if self.values is None and self.glues else []
         if note:
             said = "; ".join(note)
             cells.insert(1, markdown_cell("plain-edition", f"> {said[0].upper()}{said[1:]}."))
@@ -270,7 +270,7 @@ class Chapter:
         made = {key: copy.deepcopy(value) for key, value in cell.items() if key != "metadata"}
         made["outputs"], made["execution_count"] = [], None
         made["metadata"] = {"tags": sorted(tags)} if tags else {}
-        source = self.with_glue(text(cell))
+        source = self.with_glue(cell)
         if self.solution or tags & FOLDED:
             title = info.get("code_prompt_show", f"Code for figure {number}" if figure else "Code")
             title = "Setup" if "setup" in tags else title
@@ -294,16 +294,18 @@ class Chapter:
         said += "\n\n" + folded("The picture in words", alt.strip()) if alt else ""
         return folded(f"Figure {number}", said) if self.solution else said
 
-    def with_glue(self, source: str) -> str:
-        """Return a cell with a ``glue`` that needs nothing installed."""
+    def with_glue(self, cell: dict[str, Any]) -> str:
+        """Return the code of a cell; a ``glue`` that needs nothing installed stands in the setup cell."""
+        source = text(cell)
+        if "setup" in cell["metadata"].get("tags", []) and self.glues:
+            return f"{source}\n\n\n{GLUE if self.values is not None else GLUE_PRINTS}"
         if "import glue" not in source:
             return source
         lines = source.split("\n")
         for node in ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)).body:
             if isinstance(node, ast.Try | ast.ImportFrom) and "import glue" in ast.unparse(node):
-                made = GLUE if self.values is not None else GLUE_PRINTS
-                lines[node.lineno - 1 : node.end_lineno] = [f"\n{made}\n"]
-        return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines))
+                lines[node.lineno - 1 : node.end_lineno] = []
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines), count=1)
 
     def markdown(self, source: str) -> str:
         """Return the plain text of a cell; "" if nothing of it is left."""

@@ -162,7 +162,7 @@ def numbers_diagram(
         shortcut: The row where the shortcut leaves, and the layer where it is added.
 
     Raises:
-        ValueError: If rows differ in length, a layer is missing or unknown, or the shortcut ends at no ``"+"``.
+        ValueError: If rows differ in length, a layer is unknown, or the shortcut does not end at a ``"+"``.
 
     Example:
         >>> rows = [("$x$", (1, 2), (3, 5)), ("$F$", (4, 0), (3, 5)), ("$y$", (5, 2), (3, 5))]

@@ -302,7 +302,7 @@ def test_numbers_diagram_shows_both_ways_and_the_shortcut():
     assert texts(figure) == [
         "x",
         "1",
-        "−2",
+        "\N{MINUS SIGN}2",
         "3",
         "0.5",
         "F",
@@ -312,10 +312,13 @@ def test_numbers_diagram_shows_both_ways_and_the_shortcut():
         "6",
         "y",
         "5",
-        "−2",
+        "\N{MINUS SIGN}2",
         "5",
         "6",
-    ] + [*("values", "gradients", "w = 4")]
+        "values",
+        "gradients",
+        "w = 4",
+    ]
     thick = [line.get_xydata() for line in figure.axes[0].lines if line.get_linewidth() == 1.9]
     assert len(thick) == 2 and thick[0][:, 0].max() < 0 < thick[1][:, 0].min()
     assert np.allclose(sorted({*thick[0][:, 1]}), sorted({*thick[1][:, 1]}))
