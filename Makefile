@@ -9,12 +9,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
 
-.PHONY: help install book test lab publish-config accessibility pdf clean distclean
+.PHONY: help install book test test-all lab publish-config accessibility pdf clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, types, unit tests, then every notebook as a test"
+	@echo "make test-all   the same, and the tests that take minutes"
 	@echo "make lab        open a copy of the chapters, yours to change, in JupyterLab"
 	@echo "make pdf        print the built book into book/_build/book.pdf (needs Chromium)"
 	@echo "make publish-config REPOSITORY=https://github.com/owner/name [BRANCH=main]"
@@ -48,8 +49,12 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -m 'not slow'
 	$(BIN)/pytest --nbmake book
+
+# What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands.
+test-all: test
+	$(BIN)/pytest tests -m slow
 
 # A copy in lab/, which git ignores: whatever is tried there, the book stays as it is.
 lab: $(STAMP)

@@ -221,7 +221,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="afterwards measure the test images, once, and write it down",
     )
 
-    sub = add("evaluate", commands.evaluate, "Measure a trained network on test images.", EVALUATE_EXAMPLES)
+    sub = add(
+        "evaluate",
+        commands.evaluate,
+        "Measure a trained network on the test images, or on all of a folder.",
+        EVALUATE_EXAMPLES,
+    )
     sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
     _add_data(sub, None, default="the photos kept for the test, else the sample")
     sub.add_argument(
