@@ -35,6 +35,11 @@ class Network:
         metadata: Of the file; empty for files of others.
         how: The preprocessing that it was trained with.
         known: Which photos it was trained on, if it was trained on a folder.
+
+    Example:
+        >>> network = Network(models.resnet20(), {"temperature": 1.5}, Preprocess(), None)
+        >>> network.temperature
+        1.5
     """
 
     model: models.ResNet
@@ -128,11 +133,12 @@ def unseen_photos(
 
     Example:
         >>> from PIL import Image
-        >>> for name in ("cat", "dog"):
+        >>> network = open_network("animals")
+        >>> for name in network.classes:
         ...     Path("new", name).mkdir(parents=True)
         ...     Image.new("RGB", (40, 30)).save(Path("new", name, "1.png"))
-        >>> unseen_photos(open_network("animals"), "new", part="test", allow_seen=False)
-        (Split('new', 2 images of 32x32, 6 classes), 0)
+        >>> unseen_photos(network, "new", part="test", allow_seen=False)
+        (Split('new', 6 images of 32x32, 6 classes), 0)
     """
     known = network.known
     if known is not None and (folder is None or Path(folder).resolve() == known.folder):
@@ -167,7 +173,7 @@ def label_as(split: Split, known: list[str]) -> Split:
     Example:
         >>> from resnet_tutorial.data import load_sample
         >>> label_as(load_sample()[1], ["dog", "cat"])
-        Split('CIFAR-10 sample, test (2 of 10 classes)', 200 images of 32x32, 2 classes)
+        Split('sample test (2 of 10 classes)', 200 images of 32x32, 2 classes)
     """
     unknown, missing = set(split.classes) - set(known), set(known) - set(split.classes)
     if len(missing) == len(known) or (unknown and missing):
@@ -189,7 +195,7 @@ def cifar_images(name: str, how: Preprocess, part: str) -> Split:
 
     Example:
         >>> cifar_images("sample", Preprocess(), "test")
-        Split('CIFAR-10 sample, test', 1000 images of 32x32, 10 classes)
+        Split('sample test', 1000 images of 32x32, 10 classes)
     """
     train, test = data.load_sample() if name == "sample" else data.load_cifar10()
     split = train if part == "train" else test
@@ -208,7 +214,7 @@ def only_classes(split: Split, only: list[str] | None) -> Split:
 
     Example:
         >>> only_classes(cifar_images("sample", Preprocess(), "test"), ["cat", "dog"])
-        Split('CIFAR-10 sample, test, only cat, dog', 200 images of 32x32, 10 classes)
+        Split('sample test, only cat, dog', 200 images of 32x32, 10 classes)
     """
     if not only:
         return split
