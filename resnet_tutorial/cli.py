@@ -38,8 +38,8 @@ PREDICT_EXAMPLES = """examples:
 FINETUNE_EXAMPLES = """examples:
   resnet-tutorial finetune --data photos/ --model resnet18 --weights imagenet
   resnet-tutorial finetune --data photos/                       without a network: ResNet-20, 32 pixels
-  resnet-tutorial finetune --data photos/ --method head --class-weights --best-by balanced-accuracy
-  resnet-tutorial finetune --data photos/ --weights runs/photos/model.safetensors --out runs/longer
+  resnet-tutorial finetune --data photos/ --method all --class-weights --best-by balanced-accuracy
+  resnet-tutorial finetune --data photos/ --weights runs/photos/model.safetensors --method all --out runs/all
 
 Results go to runs/ and the folder's name. A tenth of the photos chooses, a fifth is kept for `evaluate`.
 """
@@ -276,9 +276,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--method",
         choices=METHODS,
-        default="all",
-        help="train the head alone, also batch normalisation or the last stage, or all: gradually, or at once"
-        " at lower rates for earlier stages (default); the head is always first",
+        default="head",
+        help="train the head alone (default), also batch normalisation or the last stage, or all: gradually,"
+        " or at once at lower rates for earlier stages; the head is always first",
     )
     _add_training(sub, recipe="photos")
 

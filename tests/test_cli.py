@@ -350,7 +350,8 @@ def test_a_message_is_one_line_whatever_it_quotes(photos, tmp_path, capsys):
     """A class name with a line break, or with codes that a terminal obeys, is in the message."""
     model = models.cifar_resnet(8, width=4, num_classes=2)
     names = ("a\nb", "\x1b[31mc")
-    path = models.save_model(tmp_path / "odd.safetensors", model, classes=names, normalize=CIFAR10)
+    about = {"classes": names, "normalize": CIFAR10, **Preprocess().stored()}
+    path = models.save_model(tmp_path / "odd.safetensors", model, **about)
     assert "the network knows a b,  [31mc, but" in refusal(capsys, "evaluate", path, "--data", photos)
 
 
@@ -485,7 +486,7 @@ def test_unreadable_pictures_are_named_or_skipped(photos, tmp_path, capsys):
 def test_interruption_is_reported_and_the_run_can_go_on(monkeypatch, photos, tmp_path, capsys):
     """The resumed command must end with the network of an uninterrupted one."""
     train = ["train", "--model", "resnet8", "--data", photos, "--batch-size", 4, "--val-fraction", 0.25]
-    train += ["--epochs", 2, "--device", "cpu", "--precision", "fp32"]
+    train += ["--test-fraction", 0, "--epochs", 2, "--device", "cpu", "--precision", "fp32"]
     assert run(*train, "--out", tmp_path / "whole") == 0
 
     step = iter(range(100))

@@ -179,7 +179,17 @@ def test_training_goes_on_from_finished_weights(photos, trained, tmp_path, capsy
 def test_rare_classes(photos, tmp_path):
     """76 of one class and 4 of another: the rare one was never predicted, and nothing could be done."""
     out = tmp_path / "run"
-    words = ["--class-weights", "--best-by", "balanced-accuracy", "--set", "views=none", "--epochs", 2]
+    words = [
+        "--method",
+        "all",
+        "--class-weights",
+        "--best-by",
+        "balanced-accuracy",
+        "--set",
+        "views=none",
+        "--epochs",
+        2,
+    ]
     assert run("finetune", "--data", photos, "--out", out, *ALONE, *words) == 0
     history = json.loads((out / "history.json").read_text())
     assert history["recipe"]["class_weights"] is True and history["recipe"]["views"] == "none"

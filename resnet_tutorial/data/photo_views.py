@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-SMALLEST = 0.5  # share of a photo's area that a view shows at least
-LIGHT = 0.2  # largest change of brightness, contrast and saturation, as a share
+SMALLEST = 0.75  # share of a photo's area that a view shows at least
+LIGHT = 0.1  # largest change of brightness, contrast and saturation, as a share
 DRAWS = 8  # of a batch: its images share one among several, as a draw for each would keep a GPU waiting
 
 

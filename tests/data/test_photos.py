@@ -129,7 +129,9 @@ def test_parts_of_a_data_set_are_no_classes(photos):
     parent = photos.parent / "set"
     shutil.copytree(photos, parent / "train")
     picture(parent / "val" / "dog" / "1.png")
-    with pytest.raises(ValueError, match=r"holds the parts train, val of a data set: name one, such as .*train"):
+    with pytest.raises(
+        ValueError, match=r"holds the parts train, val of a data set: name one, such as .*train"
+    ):
         load_folder(parent)
 
 
