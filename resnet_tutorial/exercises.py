@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -248,10 +248,10 @@ def check_notebook(
     path = _find(chapter) if notebook is None else Path(notebook)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers")
-    answers, namespace = _read(path)
     if seconds is not None:
+        _read(path)  # refuses what is no notebook, here rather than there
         return _in_a_child(chapter, path, seconds)
-    return [_judge(exercise, answers.get(exercise.number), namespace) for exercise in EXERCISES[chapter]]
+    return list(_judged(EXERCISES[chapter], path))
 
 
 def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
@@ -276,15 +276,20 @@ def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
 
 
 def _report(chapter: str, path: str, first: str) -> None:
-    answers, namespace = _read(Path(path))
     numbers = [exercise.number for exercise in EXERCISES[int(chapter)]]
-    for exercise in EXERCISES[int(chapter)][numbers.index(first) :]:
-        verdict = _judge(exercise, answers.get(exercise.number), namespace)
+    for verdict in _judged(EXERCISES[int(chapter)][numbers.index(first) :], Path(path)):
         print(f"\n{MARKER}{json.dumps([verdict.state, verdict.help])}", flush=True)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the answers in a notebook by number, and what the chapter defines before its exercises."""
+def _judged(exercises: Iterable[Exercise], path: Path) -> Iterator[Verdict]:
+    answers, taught = _read(path)
+    namespace = _definitions(taught)
+    for exercise in exercises:
+        yield _judge(exercise, answers.get(exercise.number), namespace)
+
+
+def _read(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the answers in a notebook by number, and the code before its exercises; run nothing."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         read = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
@@ -292,7 +297,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers") from None
     answers = {match[1]: text for kind, text in read if kind == "code" and (match := MARK.match(text))}
     taught = takewhile(lambda cell: cell[0] != "markdown" or not HEADING.search(cell[1]), read)
-    return answers, _definitions(text for kind, text in taught if kind == "code" and not MARK.match(text))
+    return answers, [text for kind, text in taught if kind == "code" and not MARK.match(text)]
 
 
 def _find(chapter: int) -> Path:

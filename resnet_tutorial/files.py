@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["ASSETS", "atomic", "claimed", "refuse_unwritable", "remove_stale", "workspace"]
+__all__ = ["ASSETS", "atomic", "claimed", "damaged", "refuse_unwritable", "remove_stale", "workspace"]
 
 ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
@@ -196,6 +196,17 @@ def _move(source: Path, target: Path, names: Sequence[str]) -> None:
     for name in names:
         if os.path.lexists(source / name):
             (source / name).replace(target / name)
+
+
+def damaged(path: str | Path, error: Exception, *, what: str) -> str:
+    """Say in one line that a file is not ``what`` it should be, with the beginning of the reader's own error.
+
+    Example:
+        >>> damaged("a.pt", EOFError(), what="a checkpoint")
+        'a.pt is damaged or not a checkpoint: EOFError'
+    """
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{path} is damaged or not {what}: {reason[:120]}"
 
 
 @contextmanager

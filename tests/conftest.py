@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import shutil
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,22 @@ def _figures() -> Iterator[None]:
     with matplotlib.rc_context():
         yield
         plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def build_book() -> Callable[..., None]:
+    """What builds a small book strictly, in a folder that has its pages, contents and configuration."""
+    pytest.importorskip("jupyter_book")
+
+    def build(book: Path, *options: str) -> None:
+        for folder in ("_static", "_ext", "_extra"):
+            shutil.copytree(Path(__file__).parent.parent / "book" / folder, book / folder)
+        program = "from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", program, "build", "-W", "--keep-going", *options, book.name]
+        done = subprocess.run(command, cwd=book.parent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
     places |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "IPYTHONDIR": str(folder / "ipython")}
     places |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "RESNET_TUTORIAL_STRICT": "1"}
     places["PYTHONPATH"] = str(ROOT)
+    places["OMP_NUM_THREADS"] = "1"  # on a busy machine threads that wait for each other take minutes
     options = ["--no-browser", "--expose-app-in-browser", f"--port={port}", "--IdentityProvider.token="]
     options += ["--ServerApp.disable_check_xsrf=True", "--allow-root", "--ServerApp.ip=127.0.0.1"]
     command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={folder / 'chapters'}"]

@@ -142,9 +142,8 @@ def test_a_notebook_without_a_setup_cell_stops_before_anything_is_written(projec
 
 
 @pytest.mark.parametrize("address", ["", ADDRESS], ids=["unpublished", "published"])
-def test_pages_show_buttons_only_with_an_address(project, tmp_path, address):
+def test_pages_show_buttons_only_with_an_address(project, build_book, address):
     """A button without an address leads to an error page; with one it must open this very notebook."""
-    pytest.importorskip("jupyter_book")
     publish(project, address)
     book = project / "book"
     for path in book.glob("*.ipynb"):
@@ -157,15 +156,7 @@ def test_pages_show_buttons_only_with_an_address(project, tmp_path, address):
     (book / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (book / "references.bib").write_text("", encoding="utf-8")
     (book / "_toc.yml").write_text(f"format: jb-book\nroot: {notebook.stem}\n", encoding="utf-8")
-    for folder in ("_static", "_ext", "_extra"):
-        shutil.copytree(ROOT / "book" / folder, book / folder)
-    program = "from jupyter_book.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "build", "-W", "--keep-going", str(book)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    build_book(book)
 
     page = (book / "_build" / "html" / f"{notebook.stem}.html").read_text(encoding="utf-8")
     links = set(re.findall(r'href="(https://[^"]+)"', page)) - {

@@ -5,7 +5,6 @@ Tests of the whole built book are skipped where it has not been built; `make boo
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -43,8 +42,6 @@ FETCHED = {
 NOT_FETCHED = {"canonical", "next", "prev", "search", "index", "author", "license"}
 
 built = pytest.mark.skipif(not PAGES, reason="the book has not been built: make book")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-needs_browser = pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs Chromium or Chrome")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -193,11 +190,8 @@ COLUMNS = {  # head: the cells as they stand on the page, and how they have to s
 }
 
 
-@needs_browser
-def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, monkeypatch):
+def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, browser):
     """Numbers sorted as text put 9,000 after 50,000; a head that is no button cannot be reached by key."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    module = importlib.import_module("browser")
     shutil.copy(STATIC / "book.js", tmp_path)
     head = "".join(f'<th class="head text-right"><p>{name}</p></th>' for name in COLUMNS)
     lines = zip(*(given for given, _ in COLUMNS.values()), strict=True)
@@ -210,23 +204,22 @@ def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, monkeypatch):
         const texts = rows.map(row => row.cells[{column}].textContent);
         return [heads.map(head => head.getAttribute("aria-sort")), texts];
     }})()"""
-    with module.Browser(module.find_browser()) as browser:
-        browser.open(page)
-        assert browser.evaluate("document.querySelectorAll('#plain button').length") == 0
-        for column, (_, wanted) in enumerate(COLUMNS.values()):
-            browser.evaluate(f"document.querySelectorAll('.tag_sortable th button')[{column}].focus()")
-            directions = [None] * len(COLUMNS)
-            for direction in ("ascending", "descending"):
-                if direction == "ascending":  # by the Enter key, as a keyboard sends it
-                    enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-                    browser.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
-                    browser.send("Input.dispatchKeyEvent", type="keyUp", **enter)
-                else:
-                    browser.evaluate("document.activeElement.click()")
-                    there = [cell for cell in wanted if cell not in ("-", "not yet recorded")]
-                    wanted = there[::-1] + wanted[len(there) :]  # what is missing stays last
-                directions[column] = direction
-                assert browser.evaluate(state.format(column=column)) == [directions, wanted]
+    browser.open(page)
+    assert browser.evaluate("document.querySelectorAll('#plain button').length") == 0
+    for column, (_, wanted) in enumerate(COLUMNS.values()):
+        browser.evaluate(f"document.querySelectorAll('.tag_sortable th button')[{column}].focus()")
+        directions = [None] * len(COLUMNS)
+        for direction in ("ascending", "descending"):
+            if direction == "ascending":  # by the Enter key, as a keyboard sends it
+                enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+                browser.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
+                browser.send("Input.dispatchKeyEvent", type="keyUp", **enter)
+            else:
+                browser.evaluate("document.activeElement.click()")
+                there = [cell for cell in wanted if cell not in ("-", "not yet recorded")]
+                wanted = there[::-1] + wanted[len(there) :]  # what is missing stays last
+            directions[column] = direction
+            assert browser.evaluate(state.format(column=column)) == [directions, wanted]
 
 
 @built

@@ -65,10 +65,9 @@ def configure(app: Sphinx, config: Any) -> None:
 def mark_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Give a figure that holds photographs a class: on a dark page its colours stay as they are."""
     for image in doctree.findall(nodes.image):
-        path = Path(app.srcdir, image["uri"])
-        if path.suffix != ".svg" or not path.is_file():
-            path = Path(app.outdir, image["uri"])
-        if path.suffix == ".svg" and path.is_file() and "<image" in path.read_text(encoding="utf-8"):
+        places = [Path(folder, image["uri"]) for folder in (app.srcdir, app.outdir)]
+        drawn = next((path for path in places if path.suffix == ".svg" and path.is_file()), None)
+        if drawn is not None and "<image" in drawn.read_text(encoding="utf-8"):
             image["classes"].append("picture")
 
 

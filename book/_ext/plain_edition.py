@@ -111,7 +111,7 @@ def without_equations(text: str) -> list[Block]:
 
 
 class Numbers:
-    """Numbers of one page in the order of its text, as the built book counts."""
+    """Numbers of a chapter, or of all other pages, in the order of the text, as the built book counts."""
 
     def __init__(self, chapter: int | None) -> None:
         self.chapter, self.counts = chapter, Counter[str]()
@@ -142,6 +142,7 @@ class Book:
         self.site = f"https://{address[1].lower()}.github.io/{address[2]}/" if address else ""
         self.chapters = in_order(yaml.safe_load((folder / "_toc.yml").read_text(encoding="utf-8")))
         self.targets: dict[str, Target] = {}
+        self.unnumbered = Numbers(None)  # pages that are no chapters are counted through
         self.titles: dict[str, str] = {}
         for page in self.chapters:
             try:
@@ -162,7 +163,8 @@ class Book:
             cells = [{"cell_type": "markdown", "metadata": {}, "source": path.read_text(encoding="utf-8")}]
         else:
             cells = self.read(page)["cells"]
-        numbers, labels = Numbers(self.chapters[page]), []
+        chapter, labels = self.chapters[page], []
+        numbers = Numbers(chapter) if chapter else self.unnumbered
         for cell in cells:
             if cell["cell_type"] == "code":
                 if named := shown_figure(cell):
@@ -266,7 +268,7 @@ class Chapter:
         """Return a code cell, folded if the book folds it, and the caption of its figure."""
         tags = set(cell["metadata"].get("tags", []))
         info, figure = cell["metadata"].get("mystnb", {}), shown_figure(cell)
-        number = self.numbers.next("figure").number if figure else ""
+        number = self.target(figure["name"]).number if figure else ""
         made = {key: copy.deepcopy(value) for key, value in cell.items() if key != "metadata"}
         made["outputs"], made["execution_count"] = [], None
         made["metadata"] = {"tags": sorted(tags)} if tags else {}
@@ -357,7 +359,7 @@ class Chapter:
         if block.name == "exercise-end":
             return ""
         if block.name == "glue:figure":
-            return self.caption(self.numbers.next("figure").number, block.text)
+            return self.caption(self.target(block.option("name")).number, block.text)
         raise ValueError(f"{self.page}: the plain edition knows no {{{block.name}}}")
 
     def numbered(self, line: str) -> str:

@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic
+from ..files import ASSETS, atomic, damaged
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
-DIGEST_KEY = "resnet_tutorial.sha256"  # of the tensors: the format itself has no check sum
+DIGEST_KEY = "tensors_sha256"  # in that document: the format itself has no check sum
 PICKLED = (".pt", ".pth", ".tar", ".ckpt", ".bin")
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
 WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")  # in front of every name
@@ -195,7 +195,9 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state_dict.items()
     }
-    content = to_safetensors(tensors, metadata={METADATA_KEY: note, DIGEST_KEY: _digest(tensors)})
+    # One note only: the format writes several in any order, and equal networks should be equal files.
+    note = json.dumps(json.loads(note) | {DIGEST_KEY: _digest(tensors)})
+    content = to_safetensors(tensors, metadata={METADATA_KEY: note})
     with atomic(path, parents=True) as file:
         file.write(content)
     return path
@@ -243,10 +245,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             notes = file.metadata() or {}
             metadata = json.loads(notes.get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if notes.get(DIGEST_KEY, digest := _digest(tensors)) != digest:
+        stated = metadata.pop(DIGEST_KEY, None) if isinstance(metadata, dict) else None
+        if stated is not None and stated != _digest(tensors):
             raise ValueError("its check sum is wrong")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(damaged(path, error, what="a weights file")) from None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged: its metadata is not a JSON object")
     return tensors, metadata
@@ -267,7 +270,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         if "Unsupported global" in str(error):  # which running code of the file might make
             what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"
             raise ValueError(f"{what}: save its state_dict()") from None
-        raise ValueError(_damaged(path, error)) from None
+        raise ValueError(damaged(path, error, what="a weights file")) from None
     if isinstance(content, dict) and {"identity", "rows", "step"} <= content.keys():
         beside = path.with_name("model.safetensors")
         raise ValueError(f"{path} is the state of a run, for --resume: give its network, such as {beside}")
@@ -328,12 +331,6 @@ def _imagenet_url(network: str) -> str:
     from torchvision.models import get_model_weights  # takes a second, which most commands do not need
 
     return str(get_model_weights(network).DEFAULT.url)
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    reason = "".join(letter for letter in first if letter.isprintable())
-    return f"{path} is damaged or not a weights file: {reason[:120]}"
 
 
 def load_into(

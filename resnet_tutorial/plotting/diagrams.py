@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, number
 
 # Pale fills of the same hues, on which black text keeps its contrast, with an edge in the full colour.
 FILLS = {"conv": ("#D6E8F5", BLUE), "bn": ("#FBE9C6", ORANGE), "relu": ("#D3EEE4", GREEN)}
@@ -190,12 +190,13 @@ def numbers_diagram(
         y = -step * i
         axes.text(0, y, name, ha="center", va="center", fontsize=12)
         for side, numbers, colour in ((-1, values, BLACK), (1, gradients, VERMILLION)):
-            for j, number in enumerate(numbers):
+            for j, value in enumerate(numbers):
                 x = side * middle + (j - (n - 1) / 2) * cell
                 corner = (x - cell / 2, y - high / 2)
                 axes.add_patch(Rectangle(corner, cell, high, fc="none", ec=GREY, lw=0.7))
-                text = f"{round(float(number), 2) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
-                axes.text(x, y, text, ha="center", va="center", fontsize=10.5, color=colour)
+                axes.text(
+                    x, y, number(value, digits=2), ha="center", va="center", fontsize=10.5, color=colour
+                )
     for side, text, colour in ((-1, "values", BLACK), (1, "gradients", VERMILLION)):
         axes.text(side * middle, 0.5, text, ha="center", va="bottom", fontsize=11, color=colour)
     for i, (kind, text) in enumerate(layers):
@@ -221,44 +222,74 @@ def numbers_diagram(
 
 
 def network_diagram(
-    rows: Sequence[tuple[str, str, tuple[int, int, int], int | None]], *, title: str | None = None
+    rows: Sequence[tuple[str, str, tuple[int, int, int], int | None, int]], *, title: str | None = None
 ) -> Figure:
-    """Draw a network from stem to head, one box a row of the table.
+    """Draw a network from stem to head, one row a part, every residual block with its shortcut.
 
     The height of a box grows with the square root of the spatial size, its width with that of the channels.
-    A row is name, description (such as ``"3 basic blocks"``), output shape ``(channels, height, width)``, and
-    number of parameters or None.
+    A shortcut is dashed where it leads to another shape than that of the part before.
+
+    Args:
+        rows: Name, description (such as ``"3 basic blocks"``), output shape ``(channels, height, width)``,
+            number of parameters (or None), and number of residual blocks, 0 for a part without.
+        title: Title of the figure.
 
     Raises:
         ValueError: If there are no rows, or one has another form.
 
     Example:
-        >>> rows = [("stem", "3x3 convolution", (16, 32, 32), 464), ("head", "linear", (10, 1, 1), 170)]
-        >>> [text.get_text() for text in network_diagram(rows).axes[0].texts][::2]
-        ['stem', 'head']
+        >>> rows = [("stem", "3x3 conv", (16, 32, 32), 464, 0), ("stage", "2 blocks", (16, 32, 32), 9344, 2)]
+        >>> [text.get_text() for text in network_diagram(rows).axes[0].texts][::3]
+        ['stem', 'stage']
     """
     rows = list(rows)
     for row in rows:
-        if len(row) != 4 or len(row[2]) != 3 or min(row[2]) < 1:
-            raise ValueError(f"row {row!r}: give (name, description, (channels, height, width), parameters)")
+        if len(row) != 5 or len(row[2]) != 3 or min(row[2]) < 1 or row[4] < 0:
+            form = "(name, description, (channels, height, width), parameters, blocks)"
+            raise ValueError(f"row {row!r}: give {form}")
     if not rows:
         raise ValueError("there are no rows to draw: give one (name, description, shape, parameters) a stage")
     largest, widest = max(row[2][1] for row in rows), max(row[2][0] for row in rows)
-    figure, axes = plt.subplots(figsize=(max(3.5, 1.17 * len(rows)), 3.1), layout="constrained")
+    length, step = 4.6, 1.1  # inches: of a row, and from one row to the next
+    figure, axes = plt.subplots(figsize=(length, step * len(rows) + 0.25), layout="constrained")
     axes.set_axis_off()
-    axes.set(xlim=(-0.5, len(rows) - 0.5), ylim=(-1.2, 0.85), title=title or "")
-    right = None
-    for i, (name, description, (channels, height, width), parameters) in enumerate(rows):
-        tall, wide = max(0.08, (height / largest) ** 0.5), max(0.05, 0.62 * (channels / widest) ** 0.5)
-        fill, edge = FILLS["relu" if i == len(rows) - 1 else "bn" if i == 0 else "conv"]
-        axes.add_patch(Rectangle((i - wide / 2, -tall / 2), wide, tall, fc=fill, ec=edge, lw=1.2))
-        if right is not None:
-            _arrow(axes, (right + 0.03, 0), (i - wide / 2 - 0.03, 0))
-        right = i + wide / 2
-        axes.text(i, 0.6, name, ha="center", va="bottom", fontsize=9.5, weight="bold")
-        shape = f"{channels}{TIMES}{height}{TIMES}{width}" if height * width > 1 else f"{channels}"
-        lines = [description, shape]
-        if parameters is not None:
-            lines.append(f"{parameters:,}\nparameters")
-        axes.text(i, -0.58, "\n".join(lines), ha="center", va="top", fontsize=8.5, linespacing=1.35)
+    axes.set(aspect="equal", xlim=(0, length), ylim=(-step * len(rows) + 0.1, 0.25), title=title or "")
+    left, middle, end, before = 0.3, 0.0, 0.0, rows[0][2]
+    for i, (name, description, shape, parameters, blocks) in enumerate(rows):
+        channels, height, width = shape
+        tall = max(0.06, 0.36 * (height / largest) ** 0.5)
+        slot = (length - 2 * left) / max(blocks, 4)  # of a block, with the arrow before it
+        wide = max(0.05, min(0.62 * slot, 0.62 * (channels / widest) ** 0.5))
+        place = f"{channels}{TIMES}{height}{TIMES}{width}" if height * width > 1 else f"{channels}"
+        count = f", {parameters:,} parameters" if parameters else ""
+        top = -step * i
+        axes.text(left, top, name, va="center", fontsize=11, weight="bold")
+        axes.text(length, top, place, ha="right", va="center", fontsize=11)
+        axes.text(left, top - 0.2, description + count, va="center", fontsize=11)
+        if i:  # from the end of the row above to the beginning of this one
+            turn = top + 0.18
+            axes.plot([end, end + 0.12, end + 0.12, 0.1], [middle, middle, turn, turn], color=BLACK, lw=1.1)
+            axes.plot([0.1, 0.1], [turn, top - 0.66], color=BLACK, lw=1.1)
+        middle, end = top - 0.66, 0.1
+        fill, edge = FILLS["conv" if blocks else "bn" if i < len(rows) / 2 else "relu"]
+        for k in range(max(blocks, 1)):
+            start = left + k * slot + 0.3 * slot
+            head = {"mutation_scale": 9 if slot > 0.3 else 4}
+            _arrow(axes, (end, middle), (start, middle), **head)
+            corner = (start, middle - tall / 2)
+            axes.add_patch(Rectangle(corner, wide, tall, fc=fill, ec=edge, lw=1.2))
+            if blocks:
+                fork, over = start - 0.15 * slot, middle + tall / 2 + 0.09
+                past, dashes = start + wide + 0.1 * slot, "-" if k or shape == before else (0, (2, 1))
+                axes.plot(
+                    [fork, fork, past, past],
+                    [middle, over, over, middle],
+                    color=VERMILLION,
+                    lw=1.6,
+                    ls=dashes,
+                )
+            end = start + wide + (0.1 * slot if blocks else 0)
+            if blocks:
+                axes.plot([start + wide, end], [middle, middle], color=BLACK, lw=1.1)
+        before = shape
     return figure

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ..files import ASSETS
+from .style import number
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,6 @@ def table(rows: Sequence[Sequence[float | str]], names: Sequence[str] | None = N
         texts = (cell if isinstance(cell, str) else number(cell) for cell in row)
         lines.append(head + "".join(f"<td{style}>{html.escape(text)}</td>" for text in texts))
     return f"<table><tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
-
-
-def number(value: float) -> str:
-    return f"{round(value, 4) + 0:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def short(values: ArrayLike) -> Any:

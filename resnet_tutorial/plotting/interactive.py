@@ -17,8 +17,8 @@ from PIL import Image
 
 from .charts import confusion_matrix, reliability, roc_curves
 from .curves import lines
-from .embedding import Interactive, data_uri, embed, number, short, table
-from .style import one_each, pixels
+from .embedding import Interactive, data_uri, embed, short, table
+from .style import number, one_each, pixels
 
 LOG_ODDS = np.linspace(-7, 7, 141)  # of the thresholds that can be chosen; 0.5 is in the middle
 TEMPERATURES = 2 ** np.linspace(-2, 2, 81)  # 1 is in the middle

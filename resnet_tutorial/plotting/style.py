@@ -49,6 +49,11 @@ def series_style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
 
 
+def number(value: float, *, digits: int = 4) -> str:
+    """Return a number without trailing zeros, with a minus sign of its own instead of a hyphen."""
+    return f"{round(value, digits) + 0:g}".replace("-", "\N{MINUS SIGN}")
+
+
 def as_text(name: str) -> str:
     """Return a class name such that Matplotlib shows it as it is, on one line and not too long.
 

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..files import atomic
+from ..files import atomic, damaged
 from . import distributed
 from .optimizers import MovingAverage
 
@@ -276,8 +276,8 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
     try:
         with zipfile.ZipFile(path) as parts:
-            if damaged := parts.testzip():  # torch.load does not look at the check sums
-                raise ValueError(f"the check sum of {damaged} is wrong")
+            if broken := parts.testzip():  # torch.load does not look at the check sums
+                raise ValueError(f"the check sum of {broken} is wrong")
         content = torch.load(path, map_location=device, weights_only=True)
         return {name: content[name] for name in ("identity", "rows", *content)}
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
@@ -285,8 +285,7 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
 
 
 def _damaged(path: str | Path, error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-    return f"{path} is damaged or not a checkpoint: {reason}: start the run again without resuming"
+    return f"{damaged(path, error, what='a checkpoint')}: start the run again without resuming"
 
 
 def is_finite(model: nn.Module) -> bool:

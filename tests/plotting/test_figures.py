@@ -35,9 +35,9 @@ WORKED = (
     [("conv", "w = 4"), ("+", "")],
 )
 STAGES = [
-    ("stem", "conv", (16, 32, 32), 464),
-    ("stage", "3 blocks", (64, 8, 8), None),
-    ("head", "linear", (10, 1, 1), 650),
+    ("stem", "conv", (16, 32, 32), 464, 0),
+    ("stage", "3 blocks", (64, 8, 8), None, 3),
+    ("head", "linear", (10, 1, 1), 650, 0),
 ]
 
 
@@ -324,19 +324,22 @@ def test_numbers_diagram_shows_both_ways_and_the_shortcut():
     assert np.allclose(sorted({*thick[0][:, 1]}), sorted({*thick[1][:, 1]}))
 
 
-def test_network_diagram_is_drawn_to_its_scale_and_states_the_numbers():
-    """Channels drawn as height; a parameter count that is not the one given."""
+def test_network_diagram_is_drawn_to_its_scale_with_its_shortcuts():
+    """Channels drawn as height; a residual network drawn without its shortcuts; a wrong parameter count."""
     axes = plotting.network_diagram(STAGES).axes[0]
-    stem, stage, head = (patch for patch in axes.patches if isinstance(patch, Rectangle))
-    assert stage.get_height() / stem.get_height() == pytest.approx((8 / 32) ** 0.5)
-    assert stage.get_width() / stem.get_width() == pytest.approx((64 / 16) ** 0.5)
-    assert stem.get_x() < stage.get_x() < head.get_x()
+    stem, *blocks, head = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert len(blocks) == 3 and {block.get_height() / stem.get_height() for block in blocks} == {0.5}
+    assert blocks[0].get_width() / stem.get_width() == pytest.approx((64 / 16) ** 0.5)
+    assert stem.get_y() > blocks[0].get_y() > head.get_y()
+    shortcuts = [line for line in axes.lines if line.get_linewidth() == 1.6]
+    for block, line in zip(blocks, shortcuts, strict=True):
+        x, y = line.get_xdata(), line.get_ydata()
+        assert min(x) < block.get_x() and max(x) > block.get_x() + block.get_width()
+        assert max(y) > block.get_y() + block.get_height()
+    assert [line.get_linestyle() for line in shortcuts] == ["--", "-", "-"]  # the first changes the shape
     written = "\n".join(text.get_text() for text in axes.texts)
-    assert (
-        "464\nparameters" in written
-        and "None" not in written
-        and diagrams.TIMES.join(["16", "32", "32"]) in written
-    )
+    assert "464 parameters" in written and "None" not in written
+    assert diagrams.TIMES.join(["16", "32", "32"]) in written
 
 
 def test_bars_have_their_lengths_labels_and_errors():
@@ -453,7 +456,7 @@ def test_of_many_curves_those_with_the_smallest_areas_are_named():
         ),
         (lambda: plotting.numbers_diagram(*WORKED, shortcut=(0, 0)), "ends at the number of a"),
         (lambda: plotting.network_diagram([]), "no rows"),
-        (lambda: plotting.network_diagram([("stem", "conv", (16, 32), 464)]), "channels, height, width"),
+        (lambda: plotting.network_diagram([("stem", "conv", (16, 32), 464, 0)]), "channels, height, width"),
         (lambda: plotting.bars({}), "at least one"),
         (lambda: plotting.bars({"a": np.nan}), "finite"),
         (lambda: plotting.bars({"a": 1}, errors={"b": 1}), "no bar named b"),
