@@ -1,10 +1,11 @@
 """Photos of one's own: reading them, a head on features computed once, and the memory of a fine-tuning.
 
 Reading: JPEGs of 12 megapixels to 224 pixels (`Resize(256)`, `CenterCrop(224)`), by torchvision's
-`ImageFolder` with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and from
-its cache. Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all layers in
-every epoch, and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit` on photos in
-the cache, in a process of its own. The pictures are made for the purpose, noisy enough for a photo's file size.
+`ImageFolder` with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and
+from its cache. Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all
+layers in every epoch, and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit`
+on photos in the cache, in a process of its own. The pictures are made for the purpose, noisy enough for a
+photo's file size.
 """
 
 from __future__ import annotations
