@@ -91,7 +91,9 @@ def load_folder(
     done = decode(path, files, how, cache=cache_dir() / "photos" if cache else None)
     report = f"{len(done.errors)} unreadable in {path}: {listed(done.errors)}"
     if done.errors and on_error == "raise":
-        raise ValueError(f"{report}; repair or remove what is named, or skip it (on_error='skip')")
+        raise ValueError(
+            f"{report}; repair or remove what is named, or skip it (--skip-unreadable; on_error='skip')"
+        )
     labels = [labels[k] for k in done.places]
     if empty := [str(path / name) for label, name in enumerate(classes) if label not in labels]:
         found = f" (found only {listed(done.errors + other)})" if done.errors or other else ""
