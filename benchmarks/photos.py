@@ -166,7 +166,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
         f"Reading {args.photos:,} JPEGs of {size} pixels",
         args,
         ("way", "seconds", "times as fast as ImageFolder at its best", "range over rounds"),
-        [(name, f"{median(values):.2f}", *ratio(times[best], values)) for name, values in times.items()],
+        [(name, f"{median(values):.3g}", *ratio(times[best], values)) for name, values in times.items()],
         name="photos-reading",
         how=f"medians over rounds ({args.repeats}), interleaved but for the last row",
         notes=[f"Mean file size: {size_on_disk / args.photos / 1e6:.1f} MB."],
@@ -184,7 +184,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
         f"A linear probe of ResNet-18 on {args.photos:,} photos, from files to the head",
         args,
         ("way", "seconds", "times as fast as the plain loop", "range over rounds"),
-        [(name, f"{median(values):.2f}", *ratio(times[plain], values)) for name, values in times.items()],
+        [(name, f"{median(values):.3g}", *ratio(times[plain], values)) for name, values in times.items()],
         name="photos-probe",
         how=f"medians over interleaved rounds ({args.repeats})",
     )
