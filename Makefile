@@ -1,7 +1,7 @@
 # Two commands matter: `make book` and `make test`. Both make .venv on their first run.
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS := book,lab,monitor,test,dev
+EXTRAS := book,lab,monitor,export,test,dev
 # `make CONSTRAINTS=` installs the newest versions instead of the tested ones.
 CONSTRAINTS ?= constraints.txt
 BIN    := $(VENV)/bin

@@ -1,4 +1,4 @@
-"""The command line: ``resnet-tutorial download | train | evaluate | predict | finetune | check``."""
+"""The command line: ``resnet-tutorial download | train | evaluate | predict | finetune | export | check``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import __version__, commands, runtime
 from .commands import SHIPPED
 from .data import DownloadError
 from .models import SHIPPED_WEIGHTS
-from .training import RECIPES, DivergedError, distributed
+from .training import BEST_BY, METHODS, RECIPES, DivergedError, distributed
 
 __all__ = ["main"]
 
@@ -27,17 +27,24 @@ TRAIN_EXAMPLES = """examples:
   torchrun --nproc-per-node 2 -m resnet_tutorial train --data cifar10      two processes, or two GPUs
 """
 EVALUATE_EXAMPLES = """examples:
+  resnet-tutorial evaluate runs/photos/model.safetensors --report out/     the photos kept for the test
   resnet-tutorial evaluate runs/resnet20-quick-s0/model.safetensors
   resnet-tutorial evaluate model.safetensors --data cifar10 --json report.json
-  resnet-tutorial evaluate model.safetensors --data photos/ --report out/
 """
 PREDICT_EXAMPLES = """examples:
   resnet-tutorial predict photo.jpg
-  resnet-tutorial predict *.png --weights runs/resnet20-quick-s0/model.safetensors --top 3
+  resnet-tutorial predict new/ --weights runs/photos/model.safetensors --csv answers.csv
 """
 FINETUNE_EXAMPLES = """examples:
-  resnet-tutorial finetune --data photos/
-  resnet-tutorial finetune --data photos/ --freeze none --epochs 20 --lr 0.01
+  resnet-tutorial finetune --data photos/ --model resnet18 --weights imagenet
+  resnet-tutorial finetune --data photos/                       without a network: ResNet-20, 32 pixels
+  resnet-tutorial finetune --data photos/ --method all --class-weights --best-by balanced-accuracy
+  resnet-tutorial finetune --data photos/ --weights runs/photos/model.safetensors --method all --out runs/all
+
+Results go to runs/ and the folder's name. A tenth of the photos chooses, a fifth is kept for `evaluate`.
+"""
+EXPORT_EXAMPLES = """examples:
+  resnet-tutorial export runs/photos/model.safetensors model.onnx
 """
 CHECK_EXAMPLES = """examples:
   resnet-tutorial check 3
@@ -221,7 +228,18 @@ def build_parser() -> argparse.ArgumentParser:
         EVALUATE_EXAMPLES,
     )
     sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
-    _add_data(sub, "sample")
+    _add_data(sub, None, default="the photos kept for the test, else the sample")
+    sub.add_argument(
+        "--part",
+        choices=("test", "val", "train"),
+        default="test",
+        help="of the photos that it was trained on",
+    )
+    sub.add_argument(
+        "--allow-seen",
+        action="store_true",
+        help="measure photos of the training too, and say how many they are",
+    )
     sub.add_argument("--classes", nargs="+", metavar="NAME", help="measure only images of these classes")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
@@ -230,24 +248,47 @@ def build_parser() -> argparse.ArgumentParser:
         "--report", type=_path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
     )
     sub.add_argument("--json", type=_path, metavar="FILE", help="also write the report as JSON")
+    sub.add_argument(
+        "--logits", type=_path, metavar="FILE", help="also write the logits (.npz), as chapter 6 reads"
+    )
 
-    sub = add("predict", commands.predict, "Name what is in a picture.", PREDICT_EXAMPLES)
-    sub.add_argument("images", nargs="+", type=_path, metavar="IMAGE")
+    sub = add("predict", commands.predict, "Name what is in pictures.", PREDICT_EXAMPLES)
+    sub.add_argument(
+        "images", nargs="+", type=_path, metavar="IMAGE", help="files, folders, or patterns like *.png"
+    )
     sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
+    sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
+    sub.add_argument("--csv", type=_path, metavar="FILE", help="write a table instead")
+    sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    _add_reading(sub)
 
     sub = add(
         "finetune", commands.finetune, "Adapt a trained network to your own classes.", FINETUNE_EXAMPLES
     )
-    sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
+    sub.add_argument(
+        "--weights",
+        default=SHIPPED,
+        help=f"a file, imagenet (torchvision's, fetched once), or {shipped} (default: {SHIPPED})",
+    )
+    sub.add_argument("--model", help="the network that the weights are of (default: the file says it)")
     _add_data(sub, None)
     sub.add_argument(
-        "--freeze",
-        choices=("backbone", "none"),
-        default="backbone",
-        help="train the new head only (default), or everything, earlier stages at lower rates",
+        "--method",
+        choices=METHODS,
+        default="head",
+        help="train the head alone (default), also batch normalisation or the last stage, or all: gradually,"
+        " or at once at lower rates for earlier stages; the head is always first",
     )
-    _add_training(sub, recipe="quick")
+    _add_training(sub, recipe="photos")
+
+    sub = add("export", commands.export, "Write a trained network as ONNX.", EXPORT_EXAMPLES)
+    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
+    sub.add_argument("file", type=_path, help="the file to write, such as model.onnx")
+    sub.add_argument("--model", help="refuse the file unless it holds this network")
+    sub.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the images, if the file does not say it"
+    )
 
     sub = add("check", commands.check, "Check your answers to a chapter's exercises.", CHECK_EXAMPLES)
     sub.add_argument("chapter", type=int, help="its number")
@@ -255,17 +296,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data(parser: argparse.ArgumentParser, default: str | None) -> None:
+def _add_data(parser: argparse.ArgumentParser, value: str | None, *, default: str | None = None) -> None:
+    default = default or value
     parser.add_argument(
         "--data",
-        default=default,
+        default=value,
         required=default is None,
         help="sample, cifar10, or a directory with one folder a class"
         + (f" (default: {default})" if default else ""),
     )
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave unreadable images out, with a warning"
     )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images (default: what the network was trained with)",
+    )
+    parser.add_argument("--white", type=int, help="value of white in 16-bit pictures (default: 65535)")
 
 
 def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
@@ -275,6 +328,27 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
     parser.add_argument("--lr", type=float, help="instead of the recipe's peak learning rate")
     parser.add_argument(
         "--val-fraction", type=float, default=0.1, help="share kept for validation (default: 0.1)"
+    )
+    parser.add_argument(
+        "--test-fraction",
+        type=float,
+        default=0.2,
+        help="share of a folder kept for evaluate (default: 0.2)",
+    )
+    parser.add_argument(
+        "--group-by", choices=("subfolder",), help="keep a session's or patient's photos in one part"
+    )
+    parser.add_argument(
+        "--class-weights", action="store_true", help="let each class count the same in the loss"
+    )
+    parser.add_argument(
+        "--best-by", choices=tuple(BEST_BY), help="what best.safetensors is chosen by (default: loss)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="FIELD=VALUE",
+        help="change any field of the recipe, such as views=none",
     )
     parser.add_argument("--seed", type=_number(0, 2**32 - 1), default=0, help="from 0 to 2**32 - 1")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")

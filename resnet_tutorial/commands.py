@@ -15,12 +15,23 @@ from typing import Any
 import torch
 
 from . import data, evaluation, exercises, models, records, runtime, training
-from .data import CIFAR10, Normalize, Split
+from .data import PartList, Preprocess, Split
 from .files import atomic, claimed, refuse_unwritable
+from .photos import (
+    CIFAR_DATA,
+    LIST,
+    cifar_images,
+    label_as,
+    only_classes,
+    open_network,
+    unseen_photos,
+    what_is_there,
+    write_table,
+)
 from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
-RESULTS = ("checkpoint.pt", "model.safetensors", "best.safetensors", "history.json", "history.csv")
+RESULTS = ("checkpoint.pt", "model.safetensors", "best.safetensors", "history.json", "history.csv", LIST)
 
 
 def download(arguments: argparse.Namespace) -> None:
@@ -32,23 +43,23 @@ def download(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
-    recipe = _recipe(arguments)
-    pool = _load(arguments, "train")
+    recipe, how = _recipe(arguments), Preprocess(arguments.size or 32)
     test = None
     if arguments.record is not None:
-        if arguments.data not in ("sample", "cifar10"):
+        if arguments.data not in CIFAR_DATA:
             raise ValueError("--record needs test images: --data sample or cifar10")
-        test = _load(arguments, "test")
-    if arguments.classes:
-        pool = pool.with_classes(arguments.classes)
-        test = test and test.with_classes(arguments.classes)
-    learn, val = _divide(arguments, pool)
+        test = cifar_images(arguments.data, how, "test")
+        test = test.with_classes(arguments.classes) if arguments.classes else test
+    parts = _parts(arguments, how)
+    if arguments.data not in CIFAR_DATA and arguments.classes:
+        parts = {part: split.with_classes(arguments.classes) for part, split in parts.items()}
+    learn, val = parts["train"], parts.get("val")
     if test is not None:
         record = _record_name(arguments, recipe, val)
         records.refuse_existing(arguments.record, record, overwrite=arguments.overwrite)
     runtime.seed_everything(arguments.seed)
-    model = models.create(arguments.model, num_classes=len(pool.classes))
-    history = _run(arguments, model, learn, val, recipe, name=arguments.model, normalize=CIFAR10)
+    model = models.create(arguments.model, num_classes=len(learn.classes))
+    history = _run(arguments, model, parts, recipe, name=arguments.model, how=how)
     if test is not None and distributed.rank() == 0:
         about = f"{arguments.data}, {len(arguments.classes)} classes" if arguments.classes else arguments.data
         done = records.record_run(
@@ -84,57 +95,93 @@ def _name(arguments: argparse.Namespace, network: str, recipe: Recipe, *words: s
 
 
 def finetune(arguments: argparse.Namespace) -> None:
-    """Adapt a trained network to other classes."""
+    """Adapt a trained network to other classes, or go on with the same ones."""
     recipe = _recipe(arguments)
-    learn, val = _divide(arguments, _load(arguments, "train"))
+    if arguments.resume and arguments.method == "head":
+        raise ValueError("--method head takes one step and cannot be resumed: leave --resume out")
+    how = {"name": arguments.model, "size": arguments.size, "white": arguments.white}
+    network = open_network(arguments.weights, **how)
+    parts = _parts(arguments, network.how, network.known)
+    learn = parts["train"]
     runtime.seed_everything(arguments.seed)
-    model, metadata = _load_model(arguments.weights)
-    training.replace_head(model, len(learn.classes))
-    if arguments.freeze == "backbone":
-        training.freeze_backbone(model)
-        training.freeze_batchnorm(model)
+    model, same = network.model, network.metadata.get("classes") == list(learn.classes)
+    if not same:
+        training.replace_head(model, len(learn.classes))
+    training.choose_method(model, arguments.method, images=len(learn))
     groups = training.parameter_groups(
-        model, lr=recipe.lr, decay=0.5, weight_decay=recipe.weight_decay, decay_all=recipe.decay_all
+        model,
+        lr=recipe.lr,
+        decay=0.5,
+        weight_decay=recipe.weight_decay,
+        decay_all=recipe.decay_all,
+        gradual=arguments.method == "gradual",
     )
-    normalize = _normalize(metadata)
-    _run(arguments, model, learn, val, recipe, name="finetuned", normalize=normalize, groups=groups)
+    if same:
+        _say("the same classes: training goes on from their head")
+    head = arguments.method == "head" or not (same or arguments.resume)
+    _run(arguments, model, parts, recipe, name="finetuned", how=network.how, groups=groups, head=head)
 
 
-def _divide(arguments: argparse.Namespace, pool: Split) -> tuple[Split, Split | None]:
-    """Hold out images for validation, as many as ``--val-fraction`` asks for."""
+def _parts(arguments: argparse.Namespace, how: Preprocess, known: PartList | None = None) -> dict[str, Split]:
+    """Return the images for training, and what is held out for validation and, of a folder, for the test."""
+    if arguments.data not in CIFAR_DATA:
+        return data.load_parts(
+            arguments.data,
+            size=how,
+            val=arguments.val_fraction,
+            test=arguments.test_fraction,
+            seed=arguments.seed,
+            group_by_subfolder=arguments.group_by == "subfolder",
+            earlier=known,
+            on_error="skip" if arguments.skip_unreadable else "raise",
+            cache=True,
+        )
+    pool = cifar_images(arguments.data, how, "train")
+    if getattr(arguments, "classes", None):
+        pool = pool.with_classes(arguments.classes)
     if not arguments.val_fraction:
-        return pool, None
-    return pool.split(arguments.val_fraction, seed=arguments.seed)
+        return {"train": pool}
+    learn, val = pool.split(arguments.val_fraction, seed=arguments.seed)
+    return {"train": learn, "val": val}
 
 
 def _run(
     arguments: argparse.Namespace,
     model: models.ResNet,
-    learn: Split,
-    val: Split | None,
+    parts: dict[str, Split],
     recipe: Recipe,
     *,
     name: str,
-    normalize: Normalize,
+    how: Preprocess,
     groups: list[dict[str, Any]] | None = None,
+    head: bool = False,
 ) -> History:
-    """Train, print a line an epoch, and save the network and its history."""
+    """Train, print a line an epoch, and save network and history; ``head`` fits that on its own first."""
+    learn, val, normalize = parts["train"], parts.get("val"), how.normalize
+    photos = arguments.data not in CIFAR_DATA
+    only_head = getattr(arguments, "method", "") == "head"
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
     dtype = runtime.pick_precision(device, arguments.precision)
     out = _folder(arguments, name, recipe)
-    with _claimed(arguments, out):
+    with _claimed(arguments, out, "model.safetensors" if only_head else "checkpoint.pt"):
         if arguments.resume and distributed.rank() == 0:
             _miss_best(out, val)
-        held_out = f", {len(val):,} for validation" if val is not None else ""
-        size = f"{models.count_parameters(model):,} parameters"
-        _say(f"{name}: {size}; {len(learn):,} training images{held_out}")
-        how = _choices(device, dtype, arguments.compile)
-        _say(f"{how}, {recipe.optimizer}, batches of {recipe.batch_size}")
+        _say(f"{name}: {models.count_parameters(model):,} parameters; {what_is_there(parts)}")
+        _say(f"{_choices(device, dtype, arguments.compile, recipe)}, {how.size} pixels")
 
         def save(name: str, **about: Any) -> None:
-            details = {"classes": learn.classes, "normalize": normalize, "seed": arguments.seed, **about}
-            models.save_model(out / name, model, **details)
+            about |= how.stored() | {"recipe": dataclasses.asdict(recipe), "seed": arguments.seed}
+            about |= {"classes": learn.classes, "normalize": normalize, "photos": photos}
+            models.save_model(out / name, model, **about)
+            if photos:
+                PartList.of(arguments.data, parts).save(out / LIST)
+
+        if head:
+            about = {"normalize": normalize, "device": device, "dtype": dtype}
+            found = training.fit_head(model, learn, val, balanced=recipe.class_weights, **about)
+            held = f", {found['val_accuracy']:.1%} in validation" if val is not None else ""
+            _say(f"the head on its own: accuracy {found['train_accuracy']:.1%} in training{held}")
 
         board = None
         if arguments.tensorboard is not None and distributed.rank() == 0:
@@ -147,29 +194,40 @@ def _run(
                 board(row)
 
         def on_best(row: Row) -> None:
-            fields = dataclasses.asdict(recipe)
-            save("best.safetensors", recipe=fields, epoch=row["epoch"], val_loss=row["val_loss"])
+            save("best.safetensors", epoch=row["epoch"], val_loss=row["val_loss"])
 
-        history = fit(
-            model,
-            learn,
-            val,
-            recipe,
-            normalize=normalize,
-            seed=arguments.seed,
-            device=device,
-            precision=arguments.precision,
-            compile=arguments.compile,
-            groups=groups,
-            checkpoint=out / "checkpoint.pt",
-            save_every=arguments.save_every,
-            resume=arguments.resume,
-            on_epoch=on_epoch,
-            on_best=on_best,
+        history = (
+            History(setup=runtime.describe(device) | {"head": found})
+            if only_head
+            else fit(
+                model,
+                learn,
+                val,
+                recipe,
+                normalize=normalize,
+                seed=arguments.seed,
+                device=device,
+                precision=arguments.precision,
+                compile=arguments.compile,
+                groups=groups,
+                checkpoint=out / "checkpoint.pt",
+                save_every=arguments.save_every,
+                resume=arguments.resume,
+                on_epoch=on_epoch,
+                on_best=on_best,
+            )
         )
-        _say(f"trained in {history.rows[-1]['seconds']:.0f} s")
+        if history.rows:
+            last = history.rows[-1]
+            _say(f"trained in {last['seconds']:.0f} s")
+            if head and val is not None and (last["val_accuracy"] or 0) < found["val_accuracy"]:
+                _say("in validation the head on its own was better: lower the rate (--lr), or --method head")
         if distributed.rank() == 0:
-            save("model.safetensors", recipe=history.recipe)
+            about = {}
+            if val is not None:
+                seen = evaluation.predict(model, val, normalize=normalize, device=device)
+                about["temperature"] = evaluation.fit_temperature(seen)
+            save("model.safetensors", **about)
             history.save(out / "history.json")
             history.save_csv(out / "history.csv")
             print(f"saved {out / 'model.safetensors'}, history.json and history.csv")
@@ -177,18 +235,23 @@ def _run(
 
 
 def _folder(arguments: argparse.Namespace, network: str, recipe: Recipe) -> Path:
-    """Return where the results go: ``--out``, else a folder named after network, recipe, data and seed."""
+    """Return where the results go: ``--out``, else a folder named after network, recipe, data and seed.
+
+    Photos that a network is fine-tuned on have one place, ``runs/`` and the name of their folder.
+    """
     data = [] if arguments.data == "sample" else [os.path.basename(os.path.realpath(arguments.data))]
     classes = getattr(arguments, "classes", None) or []
+    if network == "finetuned" and arguments.data not in CIFAR_DATA:
+        return arguments.out or Path("runs", *data)
     return arguments.out or Path("runs") / _name(arguments, network, recipe, *data, *classes)
 
 
-def _claimed(arguments: argparse.Namespace, out: Path) -> contextlib.AbstractContextManager[None]:
+def _claimed(arguments: argparse.Namespace, out: Path, state: str) -> contextlib.AbstractContextManager[None]:
     """Keep the folder of results to this run; of several processes the first one does it for all."""
     if distributed.rank() != 0:
         return contextlib.nullcontext()
     how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    return claimed(out, RESULTS, state="checkpoint.pt", **how)
+    return claimed(out, RESULTS, state=state, **how)
 
 
 def _miss_best(out: Path, val: Split | None) -> None:
@@ -206,10 +269,10 @@ def _miss_best(out: Path, val: Split | None) -> None:
         warnings.warn(f"{path} {problem}: it is written again only if a later epoch is better", stacklevel=2)
 
 
-def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
+def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool, recipe: Recipe) -> str:
     """Say what is computed where and how."""
     where = f"{runtime.describe(device)['device']} x {distributed.size()}".removesuffix(" x 1")
-    how = "compiled" if compile else "not compiled"
+    how = f"{'' if compile else 'not '}compiled, {recipe.optimizer}, batches of {recipe.batch_size}"
     return f"{where}, {runtime.precision_name(dtype)}, channels-last, {how}"
 
 
@@ -227,70 +290,96 @@ def _print_row(row: Row) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Measure a network."""
-    model, metadata = _load_model(arguments.weights, name=arguments.model)
-    if arguments.report is not None:
-        refuse_unwritable(arguments.report, what="the page (--report)")
-    if arguments.json is not None:
-        refuse_unwritable(arguments.json.parent, what="the numbers (--json)")
-    split = _of_its_classes(_load(arguments, "test"), tuple(metadata["classes"]), only=arguments.classes)
-    predictions = evaluation.predict(
-        model,
+    """Measure a network, on images that it was not trained on."""
+    network = open_network(
+        arguments.weights, name=arguments.model, size=arguments.size, white=arguments.white
+    )
+    files = {"numbers (--json)": arguments.json, "logits (--logits)": arguments.logits}
+    places = {"page (--report)": arguments.report} | {what: p and p.parent for what, p in files.items()}
+    for what, place in places.items():
+        if place is not None:
+            refuse_unwritable(place, what=f"the {what}")
+    seen = 0
+    where = arguments.data or (None if network.known or network.metadata.get("photos") else "sample")
+    if where in CIFAR_DATA:
+        split = label_as(cifar_images(where, network.how, "test"), network.classes)
+    else:
+        on_error = "skip" if arguments.skip_unreadable else "raise"
+        options = {"part": arguments.part, "allow_seen": arguments.allow_seen}
+        split, seen = unseen_photos(network, where, **options, on_error=on_error, cache=True)
+    split = only_classes(split, arguments.classes)
+    raw = evaluation.predict(
+        network.model,
         split,
-        normalize=_normalize(metadata),
+        normalize=network.how.normalize,
         device=runtime.pick_device(arguments.device),
         flip=arguments.flip,
     )
+    predictions = raw.tempered(network.temperature)
     report = evaluation.report(predictions)
     print(f"{split.name}: {len(split):,} images")
     print(report)
+    if arguments.logits is not None:
+        print(f"saved {raw.save(arguments.logits)}")
     if arguments.report is not None:
         about = {
             "weights": arguments.weights,
-            "parameters": f"{models.count_parameters(model):,}",
+            "parameters": f"{models.count_parameters(network.model):,}",
             "data": split.name,
             "view": "each image and its mirror image" if arguments.flip else "single",
+            "pixels": network.how.size,
+            "temperature": network.temperature,
+            "seen in training": seen,
         }
         page = evaluation.write_report(
             arguments.report, predictions, split, title=f"Model report: {arguments.weights}", about=about
         )
         print(f"saved {page}")
     if arguments.json is not None:
+        content = report.to_dict() | {"data": split.name, "seen_in_training": seen}
         with atomic(arguments.json) as file:
-            file.write((json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n").encode())
+            file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         print(f"saved {arguments.json}")
-
-
-def _of_its_classes(split: Split, known: tuple[str, ...], *, only: list[str] | None) -> Split:
-    """Return the images of the classes that a network knows, or of some of these, labelled as it does."""
-    if set(known) - set(split.classes):
-        raise ValueError(
-            f"the network knows {', '.join(known)}, but {split.name} has {', '.join(split.classes)}: "
-            "evaluate it on images of its own classes, or fine-tune it"
-        )
-    if known != split.classes:
-        split = split.with_classes(known, name=f"{split.name} ({len(known)} of {len(split.classes)} classes)")
-    if not only:
-        return split
-    if unknown := [name for name in only if name not in known]:
-        raise ValueError(f"unknown class {unknown[0]!r}: choose among {', '.join(known)}")
-    only = list(dict.fromkeys(only))
-    wanted = torch.tensor([known.index(name) for name in only], device=split.labels.device)
-    return split.subset(torch.isin(split.labels, wanted), name=f"{split.name}, only {', '.join(only)}")
 
 
 def predict(arguments: argparse.Namespace) -> None:
     """Name what is in pictures."""
-    model, metadata = _load_model(arguments.weights)
-    classes = metadata["classes"]
+    network = open_network(
+        arguments.weights, name=arguments.model, size=arguments.size, white=arguments.white
+    )
+    classes = network.classes
     top = min(3, len(classes)) if arguments.top is None else arguments.top
     if not 1 <= top <= len(classes):
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
-    images = torch.stack([data.load_image(path) for path in arguments.images])  # (N, 3, 32, 32)
-    predictions = evaluation.predict(model, images, classes=classes, normalize=_normalize(metadata))
-    for path, probabilities in zip(arguments.images, predictions.probabilities, strict=True):
-        best = probabilities.argsort()[::-1][:top]
-        print(f"{path}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
+    if arguments.csv is not None:
+        refuse_unwritable(arguments.csv.parent, what="the table (--csv)")
+    paths = data.find_pictures(arguments.images)
+    on_error = "skip" if arguments.skip_unreadable else "raise"
+    device, rows = runtime.pick_device(arguments.device), []
+    for start in range(0, len(paths), 512):
+        images, read = data.load_images(paths[start : start + 512], size=network.how, on_error=on_error)
+        raw = evaluation.predict(
+            network.model, images, classes=classes, normalize=network.how.normalize, device=device
+        )
+        for path, probabilities in zip(read, raw.tempered(network.temperature).probabilities, strict=True):
+            best = probabilities.argsort()[::-1][:top]
+            rows.append((path, [(classes[k], probabilities[k]) for k in best]))
+            if arguments.csv is None:
+                print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in rows[-1][1]))
+    if arguments.csv is not None:
+        write_table(arguments.csv, rows)
+        print(f"saved {arguments.csv}: {len(rows):,} pictures")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a network as ONNX."""
+    network = open_network(arguments.weights, name=arguments.model, size=arguments.size)
+    refuse_unwritable(arguments.file.parent, what="the network")
+    how, temperature = network.how, network.temperature
+    error = evaluation.export_onnx(
+        arguments.file, network.model, classes=network.classes, how=how, temperature=temperature
+    )
+    print(f"saved {arguments.file}: logits differ by at most {error:.1e} from the network's")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -303,26 +392,9 @@ def check(arguments: argparse.Namespace) -> None:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = get_recipe(arguments.recipe)
-    changes = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr}
-    return recipe.but(**{name: value for name, value in changes.items() if value is not None})
-
-
-def _load(arguments: argparse.Namespace, part: str) -> Split:
-    """Return the images that ``--data`` names, to train or to test on; a folder is taken whole."""
-    if arguments.data in ("sample", "cifar10"):
-        train, test = data.load_sample() if arguments.data == "sample" else data.load_cifar10()
-        return train if part == "train" else test
-    return data.load_folder(arguments.data, on_error="skip" if arguments.skip_unreadable else "raise")
-
-
-def _load_model(weights: str, *, name: str | None = None) -> tuple[models.ResNet, dict[str, Any]]:
-    """Read a weights file, or the shipped ResNet-20 of that name."""
-    path = weights if Path(weights).suffix else models.shipped("resnet20", weights)
-    model, metadata = models.load_model(path, name=name)
-    if "classes" not in metadata:
-        raise ValueError(f"{path} holds weights but no class names: give a file that train or finetune wrote")
-    return model, metadata
-
-
-def _normalize(metadata: dict[str, Any]) -> Normalize:
-    return Normalize(tuple(metadata["mean"]), tuple(metadata["std"]))
+    changes = training.read_changes(arguments.set or ())
+    given = ("epochs", "batch_size", "lr", "best_by")
+    changes |= {name: value for name in given if (value := getattr(arguments, name)) is not None}
+    if arguments.class_weights:
+        changes["class_weights"] = True
+    return recipe.but(**changes)

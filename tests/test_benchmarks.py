@@ -22,7 +22,7 @@ from resnet_tutorial.training import RECIPES, Pipeline, Recipe
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = (
     *("input", "epoch", "throughput", "time_to_accuracy", "memory", "processes", "finetuning"),
-    "ablations",
+    *("ablations", "photos"),
 )
 QUICK = ["--quick", "--threads", "1", "--device", "cpu"]
 
@@ -763,3 +763,15 @@ def test_interrupted_finetuning_goes_on(tmp_path, monkeypatch, capsys):
     _, [table] = load_all(tmp_path / "results")
     assert [row[1:3] for row in table.rows] == [[5, 0], [5, 1], [10, 0], [10, 1]]
     assert "Of an earlier, interrupted call: 2 of the runs." in table.notes
+
+
+def test_photos_prints_sound_tables(capsys, monkeypatch):
+    """Three tables, from photos that it makes itself."""
+    module = script("photos")
+    monkeypatch.setattr(module, "in_new_process", lambda function, *args: function(*args))
+    monkeypatch.setenv("RESNET_TUTORIAL_DATA", "")  # the script sets its own; this puts the old one back
+    module.main(["--quick"])
+    text = capsys.readouterr().out
+    assert text.count("### ") == 3 and "plain loop" in text
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ours")]
+    assert len(rows) == 3 and all(float(cell) > 0 for row in rows for cell in row[1:3])

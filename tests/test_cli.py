@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from resnet_tutorial import cli, commands, data, models
-from resnet_tutorial.data import CIFAR10
+from resnet_tutorial.data import CIFAR10, Preprocess
 from resnet_tutorial.training import fit
 
-COMMANDS = ("download", "train", "evaluate", "predict", "finetune", "check")
+COMMANDS = ("download", "train", "evaluate", "predict", "finetune", "export", "check")
 CLASSES = ("cold", "warm")
 
 
@@ -43,7 +43,7 @@ def weights(tmp_path):
     """A small untrained network that names two classes."""
     model = models.cifar_resnet(8, width=4, num_classes=2)
     path = tmp_path / "small.safetensors"
-    models.save_model(path, model, classes=CLASSES, normalize=CIFAR10)
+    models.save_model(path, model, classes=CLASSES, normalize=CIFAR10, **Preprocess().stored())
     return path
 
 
@@ -86,11 +86,11 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "epoch   1" in printed
     files = {"model.safetensors", "best.safetensors", "history.json", "history.csv", "checkpoint.pt"}
-    assert {path.name for path in out.iterdir()} == files
+    assert {path.name for path in out.iterdir()} == files | {"parts.csv"}
 
     report = tmp_path / "report.json"
-    assert run("evaluate", out / "model.safetensors", "--data", photos, "--json", report) == 0
-    assert json.loads(report.read_text())["n"] == 12
+    assert run("evaluate", out / "model.safetensors", "--json", report) == 0
+    assert json.loads(report.read_text())["n"] == 2  # of each class one, kept for the test
 
     capsys.readouterr()
     photo = next((photos / "warm").iterdir())
@@ -101,7 +101,7 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
     tuned = tmp_path / "tuned"
-    for freeze in ("backbone", "none"):
+    for method in ("head", "gradual"):
         assert (
             run(
                 "finetune",
@@ -109,8 +109,8 @@ def test_train_evaluate_predict_and_finetune_on_a_folder(photos, tmp_path, capsy
                 photos,
                 "--weights",
                 out / "model.safetensors",
-                "--freeze",
-                freeze,
+                "--method",
+                method,
                 "--val-fraction",
                 0,
                 "--out",
@@ -166,7 +166,7 @@ def test_a_run_that_stops_later_leaves_nothing_of_an_earlier_one_beside_it(photo
     assert run(*quick(photos, out)) == 0
     monkeypatch.setattr(commands, "_print_row", lambda row: os.kill(os.getpid(), signal.SIGINT))
     assert run(*quick(photos, out, "--overwrite", "--seed", 1, "--epochs", 3)) == 130
-    assert contents(out).keys() == {"checkpoint.pt", "best.safetensors"}
+    assert contents(out).keys() == {"checkpoint.pt", "best.safetensors", "parts.csv"}
 
 
 @pytest.mark.parametrize("name", ["history.json", "model.safetensors"])
@@ -216,8 +216,7 @@ def test_runs_on_other_data_have_another_folder(photos, tmp_path, monkeypatch, c
     for folder in ("first", "second"):
         assert run("finetune", "--data", folder, *words) == 0
         assert run("train", "--model", "resnet8", "--data", folder, *words) == 0
-    assert run("finetune", "--data", "first", *words, "--lr", 0.01) == 0
-    assert len({path.name for path in (tmp_path / "runs").iterdir()}) == 5
+    assert len({path.name for path in (tmp_path / "runs").iterdir()}) == 4
     assert "--overwrite" in refusal(capsys, "finetune", "--data", "first", *words)
 
 
@@ -351,7 +350,8 @@ def test_a_message_is_one_line_whatever_it_quotes(photos, tmp_path, capsys):
     """A class name with a line break, or with codes that a terminal obeys, is in the message."""
     model = models.cifar_resnet(8, width=4, num_classes=2)
     names = ("a\nb", "\x1b[31mc")
-    path = models.save_model(tmp_path / "odd.safetensors", model, classes=names, normalize=CIFAR10)
+    about = {"classes": names, "normalize": CIFAR10, **Preprocess().stored()}
+    path = models.save_model(tmp_path / "odd.safetensors", model, **about)
     assert "the network knows a b,  [31mc, but" in refusal(capsys, "evaluate", path, "--data", photos)
 
 
@@ -486,7 +486,7 @@ def test_unreadable_pictures_are_named_or_skipped(photos, tmp_path, capsys):
 def test_interruption_is_reported_and_the_run_can_go_on(monkeypatch, photos, tmp_path, capsys):
     """The resumed command must end with the network of an uninterrupted one."""
     train = ["train", "--model", "resnet8", "--data", photos, "--batch-size", 4, "--val-fraction", 0.25]
-    train += ["--epochs", 2, "--device", "cpu", "--precision", "fp32"]
+    train += ["--test-fraction", 0, "--epochs", 2, "--device", "cpu", "--precision", "fp32"]
     assert run(*train, "--out", tmp_path / "whole") == 0
 
     step = iter(range(100))

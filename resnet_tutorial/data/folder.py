@@ -1,99 +1,54 @@
-"""Your own pictures: one file, or a directory with one folder a class."""
+"""Your own pictures: a directory with one folder a class."""
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
+from ..files import listed
+from .pictures import IMAGE_SUFFIXES
+from .preprocess import WHITE, Preprocess
+from .sources import cache_dir
 from .splits import Split
+from .stored import decode
 
-# fmt: off
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".jp2", ".avif",
-)
-# fmt: on
-LARGEST = 4096  # side of a square picture; 50 MB each
 CLUTTER = ("thumbs.db", "desktop.ini")  # left in folders by Windows; not worth a warning
+PARTS = ("train", "val", "test")
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 
 
-def load_image(path: str | os.PathLike[str], *, size: int = 32) -> torch.Tensor:
-    """Read one picture as uint8 ``(3, size, size)``: upright, RGB, cropped to the central square, resized.
-
-    The orientation noted by the camera (EXIF) is applied; transparency is laid on white; palettes, grey,
-    CMYK and 16-bit grey become 8-bit RGB. The largest central square is resized with antialiasing
-    (bicubic), which equals bringing the shorter side to ``size`` and cropping the centre. Of an animation the
-    first frame counts.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable picture, or ``size`` is not in 1..4096.
-
-    Example:
-        >>> Image.new("RGB", (40, 30), "red").save("red.png")
-        >>> load_image("red.png")[:, 0, 0]
-        tensor([255,   0,   0], dtype=torch.uint8)
-        >>> load_image("blue.png")
-        Traceback (most recent call last):
-        FileNotFoundError: there is no picture blue.png
-    """
-    _check_size(size)
-    return torch.from_numpy(_read(Path(path), size)).permute(2, 0, 1).contiguous()  # (3, size, size)
-
-
-def _check_size(size: int) -> None:
-    if not isinstance(size, int) or not 1 <= size <= LARGEST:
-        raise ValueError(f"size={size!r}: give the side of the square in pixels, 1 to {LARGEST}")
-
-
-def _read(path: Path, size: int) -> np.ndarray:
-    """Read one picture as uint8 ``(size, size, 3)``; see ``load_image``."""
-    if not path.exists():
-        raise FileNotFoundError(f"there is no picture {path}")
-    try:
-        if not path.is_file():  # to open a pipe would be to wait for ever
-            raise ValueError("it is not a regular file")
-        with Image.open(path) as picture:
-            upright = _as_rgb(ImageOps.exif_transpose(picture))
-        return np.array(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
-    except Exception as error:  # decoders raise whatever they like on a broken file
-        reason = "it is no picture that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"cannot read the picture {path}: {reason}") from error
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB, transparency on white."""
-    if picture.mode == "F":
-        raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):  # 16-bit grey: I;16, or I in older versions of Pillow
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels have more than 16 bits; save it with 8 or 16 bits")
-        # 257 takes 65535 to 255; Pillow's own conversion would clip at 255 and leave a white picture.
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
-
-
-def load_folder(path: str | os.PathLike[str], *, size: int = 32, on_error: str = "raise") -> Split:
+def load_folder(
+    path: str | os.PathLike[str],
+    *,
+    size: int | Preprocess = 32,
+    on_error: str = "raise",
+    cache: bool = False,
+) -> Split:
     """Read a directory that holds one folder a class, as a ``Split`` named after the directory.
 
-    Classes and, within each, files are in sorted order of their names. Hidden files and folders are
-    ignored; anything else that is no regular file, or no picture by its extension, is ignored with a
-    warning. See ``load_image`` for what happens to each picture.
+    Classes and, within each, files are in sorted order of their names; those in subfolders of a class count
+    too. Hidden files and folders are ignored; anything else that is no regular file, or no picture by its
+    extension, is ignored with a warning. See ``load_image`` for what happens to each picture.
 
     Args:
         path: The directory.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels, or all of their preprocessing.
         on_error: ``"raise"`` names all unreadable pictures in an error; ``"skip"`` leaves them out and warns.
+        cache: Whether to keep the decoded images on disk, in the package's cache, and read them from there.
 
     Raises:
         FileNotFoundError: If there is no such directory.
@@ -101,55 +56,122 @@ def load_folder(path: str | os.PathLike[str], *, size: int = 32, on_error: str =
             not to be skipped, or ``size`` is not in 1..4096; the message names the folders or files.
 
     Warns:
-        UserWarning: If pictures were skipped, or other files were ignored; it names them.
+        UserWarning: If pictures were skipped, other files were ignored, or pictures of 16 bits seem to have
+            12; it names them.
 
     Example:
+        >>> from PIL import Image
         >>> for name in ("cats", "dogs"):
         ...     Path("pets", name).mkdir(parents=True)
         ...     Image.new("RGB", (64, 48)).save(Path("pets", name, "1.png"))
         >>> pets = load_folder("pets", size=24)
-        >>> pets, pets.classes
-        (Split('pets', 2 images of 24x24, 2 classes), ('cats', 'dogs'))
+        >>> pets, pets.classes, pets.files
+        (Split('pets', 2 images of 24x24, 2 classes), ('cats', 'dogs'), ('cats/1.png', 'dogs/1.png'))
     """
     path = Path(path)
-    _check_size(size)
+    how = size if isinstance(size, Preprocess) else Preprocess(size)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
+    if parts := part_folders(path):
+        raise ValueError(
+            f"{path} holds the parts {', '.join(parts)} of a data set: name one, such as {parts['train']}"
+        )
+    classes = [entry.name for entry in _visible(path) if entry.is_dir()]
+    if not classes:
+        raise ValueError(
+            f"{path} has no class folders: put the pictures of each class into a folder of its own"
+        )
+    files, labels, other = [], [], []
+    for label, name in enumerate(classes):
+        for entry in walk(path / name):
+            if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+                files.append(entry.relative_to(path).as_posix())
+                labels.append(label)
+            else:
+                other.append(str(entry))
+    done = decode(path, files, how, cache=cache_dir() / "photos" if cache else None)
+    report = f"{len(done.errors)} unreadable in {path}: {listed(done.errors)}"
+    if done.errors and on_error == "raise":
+        raise ValueError(
+            f"{report}; repair or remove what is named, or skip it (--skip-unreadable; on_error='skip')"
+        )
+    labels = [labels[k] for k in done.places]
+    if empty := [str(path / name) for label, name in enumerate(classes) if label not in labels]:
+        found = f" (found only {listed(done.errors + other)})" if done.errors or other else ""
+        raise ValueError(
+            f"no readable picture in {listed(empty)}{found}: put some right into it, or remove it"
+        )
+    if done.errors:
+        warnings.warn(f"skipped {report}", stacklevel=2)
+    if other:
+        warnings.warn(f"ignored, no pictures: {listed(other)}", stacklevel=2)
+    files = [files[k] for k in done.places]
+    dark = [name for name, largest in zip(files, done.largest, strict=True) if 0 < largest <= 4095]
+    if dark and how.white == WHITE:
+        warnings.warn(
+            f"16-bit pictures whose values have at most 12 bits will be nearly black: {listed(dark, 3)}; say"
+            " what white is (--white 4095)",
+            stacklevel=2,
+        )
+    images = cast(Tensor, done.images)  # a Stored takes a tensor's place
+    return Split(images, torch.tensor(labels), tuple(classes), path.resolve().name, tuple(files))
+
+
+def find_pictures(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the pictures that files, folders with their subfolders, and patterns such as ``*.png`` name.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or nothing matches a pattern.
+        ValueError: If a folder has no picture.
+
+    Example:
+        >>> from PIL import Image
+        >>> Path("new").mkdir()
+        >>> Image.new("RGB", (8, 8)).save("new/1.png")
+        >>> [path.name for path in find_pictures(["new", "new/*.png"])]
+        ['1.png', '1.png']
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [entry for entry in walk(path) if entry.suffix.lower() in IMAGE_SUFFIXES]
+            if not inside:
+                raise ValueError(f"{path} has no picture: name a folder that has some")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:  # not every shell expands patterns
+            matches = sorted(map(Path, glob.glob(str(path)))) if glob.has_magic(str(path)) else []
+            if not matches:
+                raise FileNotFoundError(f"there is no picture {path}")
+            found += matches
+    return found
+
+
+def part_folders(path: Path) -> dict[str, Path]:
+    """Return the folders train, val and test of a directory that has nothing else; else nothing.
+
+    Raises:
+        FileNotFoundError: If there is no such directory.
+    """
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path} is not a directory: name one that holds one folder of pictures for each class"
         )
     folders = [entry for entry in _visible(path) if entry.is_dir()]
-    if not folders:
-        raise ValueError(
-            f"{path} has no class folders: put the pictures of each class into a folder of its own"
-        )
-    images, labels, other, unreadable = [], [], [], []
-    for label, folder in enumerate(folders):
-        for entry in _visible(folder):
-            if entry.suffix.lower() not in IMAGE_SUFFIXES or not entry.is_file():
-                other.append(str(entry))
-                continue
-            try:
-                images.append(_read(entry, size))
-                labels.append(label)
-            except ValueError as error:
-                unreadable.append(str(error))
-    report = f"{len(unreadable)} unreadable in {path}: {_listed(unreadable)}"
-    if unreadable and on_error == "raise":
-        raise ValueError(f"{report}; repair or remove what is named, or skip it (on_error='skip')")
-    if empty := [str(folder) for label, folder in enumerate(folders) if label not in labels]:
-        found = f" (found only {_listed(unreadable + other)})" if unreadable or other else ""
-        raise ValueError(
-            f"no readable picture in {_listed(empty)}{found}: put some right into it, or remove it"
-        )
-    if unreadable:
-        warnings.warn(f"skipped {report}", stacklevel=2)
-    if other:
-        warnings.warn(f"ignored, no pictures: {_listed(other)}", stacklevel=2)
-    classes = tuple(folder.name for folder in folders)
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, size, size), channels-last
-    return Split(pixels, torch.tensor(labels), classes, path.resolve().name)
+    parts = {PART_NAMES.get(entry.name.lower(), ""): entry for entry in folders}
+    if "" in parts or "train" not in parts or not any(entry.is_dir() for entry in _visible(parts["train"])):
+        return {}
+    return {part: parts[part] for part in PARTS if part in parts}
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Give all that is in a directory and its subfolders, by name; links to directories are not followed."""
+    for entry in _visible(folder):
+        if entry.is_dir() and not entry.is_symlink():
+            yield from walk(entry)
+        else:
+            yield entry
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -159,9 +181,3 @@ def _visible(folder: Path) -> list[Path]:
         for entry in folder.iterdir()
         if not entry.name.startswith(".") and entry.name.lower() not in CLUTTER
     )
-
-
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    """Join the first names, and say how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

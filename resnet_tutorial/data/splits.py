@@ -7,10 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .stored import Stored, pixel_hash
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +27,11 @@ class Split:
 
     Attributes:
         images: uint8 ``(N, 3, H, W)``, N >= 1, channels-last in memory: the values of a pixel side by side.
+            Those of a large folder stay on disk; an index or a slice reads some of them.
         labels: int64 ``(N,)``, on the same device, each an index into ``classes``.
         classes: The K class names, all different.
         name: What the split is called in tables and figures.
+        files: Where each image came from, below its folder; empty if they came from no files.
 
     Raises:
         ValueError: If the parts do not fit together.
@@ -45,14 +50,16 @@ class Split:
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels, classes = self.images, self.labels, tuple(self.classes)
-        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+        if not isinstance(images, Tensor | Stored) or images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"images are {_described(images)}: give a uint8 tensor (N, 3, H, W)")
         if images.shape[1] != 3 or images.numel() == 0:
             raise ValueError(
-                f"images of shape {tuple(images.shape)}: give (N, 3, H, W) with at least one image"
+                f"images of shape {tuple(images.shape)}: give (N, 3, H, W) with at least one image; repeat a "
+                "grey channel three times, and give more than three channels to a training loop of your own"
             )
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
             raise ValueError(f"labels are {_described(labels)}: give an int64 tensor (N,)")
@@ -70,7 +77,11 @@ class Split:
             raise ValueError(
                 f"labels run from {low} to {high}: {len(classes)} classes allow 0 to {len(classes) - 1}"
             )
-        object.__setattr__(self, "images", images.contiguous(memory_format=torch.channels_last))
+        if self.files and len(self.files) != len(images):
+            raise ValueError(f"{len(self.files)} files for {len(images)} images: give one for each, or none")
+        if isinstance(images, Tensor):
+            images = images.contiguous(memory_format=torch.channels_last)
+        object.__setattr__(self, "images", images)
         object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
@@ -86,12 +97,25 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of shape, pixels, labels and class names; the split's name is left out."""
+        """SHA-256, in hexadecimal, of shape, pixels, labels and class names; the split's name is left out.
+
+        Of images on disk, the hashes of their pixels take the place of the pixels.
+        """
         digest = hashlib.sha256(json.dumps([list(self.images.shape), list(self.classes)]).encode())
+        if isinstance(self.images, Stored):
+            digest.update("".join(self.hashes()).encode())
+            digest.update(self.labels.numpy().astype("<i8").data)
+            return digest.hexdigest()
         for images in self.images.split(1024):  # in the order (N, 3, H, W), a few at a time: it takes a copy
             digest.update(images.cpu().contiguous().numpy().data)
         digest.update(self.labels.cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
+
+    def hashes(self) -> tuple[str, ...]:
+        """Return what only images of equal pixels have in common, 32 hexadecimal digits of each."""
+        if isinstance(self.images, Stored):
+            return self.images.hashes
+        return tuple(pixel_hash(image) for image in self.images.cpu().permute(0, 2, 3, 1).numpy())
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int], *, name: str | None = None) -> Split:
         """Copy the images at ``indices``: integers ``(M,)`` from 0, in the order given, or a mask ``(N,)``.
@@ -112,8 +136,12 @@ class Split:
                 f"{len(self) - 1}"
             )
         chosen = chosen.long()
-        images, labels = take(self.images, chosen), self.labels[chosen]
-        return replace(self, images=images, labels=labels, name=name or self.name)
+        if isinstance(self.images, Stored):
+            images = cast(Tensor, self.images.select(chosen))
+        else:
+            images = take(self.images, chosen)
+        files = tuple(self.files[k] for k in chosen.tolist()) if self.files else ()
+        return replace(self, images=images, labels=self.labels[chosen], name=name or self.name, files=files)
 
     def per_class(self, n: int, *, seed: int | None = None) -> Split:
         """Take ``n`` images of every class in present order: the first, or with a ``seed`` a random draw.
@@ -145,6 +173,27 @@ class Split:
         part = self.subset(labels >= 0, name=name)
         return replace(part, labels=labels[labels >= 0], classes=names)
 
+    def labelled_as(self, classes: Sequence[str]) -> Split:
+        """Return the images of these classes, labelled by position among them; some may have no image.
+
+        Raises:
+            ValueError: If no image is left.
+
+        Example:
+            >>> images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+            >>> Split(images, labels, ("a", "b"), "two").labelled_as(("b", "c", "a")).labels
+            tensor([2, 0])
+        """
+        classes = tuple(classes)
+        common = [name for name in classes if name in self.classes]
+        if not common:
+            raise ValueError(
+                f"{self.name} has none of the classes {', '.join(classes)}: it has {', '.join(self.classes)}"
+            )
+        part = self.with_classes(common)
+        places = torch.tensor([classes.index(name) for name in common], device=part.labels.device)
+        return replace(part, labels=places[part.labels], classes=classes)
+
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Split, Split]:
         """Divide into ``(rest, held_out)``, drawn at random within each class, both in their present order.
 
@@ -172,8 +221,20 @@ class Split:
         return rest, self.subset(held_out, name=f"{self.name} (held out)")
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the same split with its tensors on ``device``."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """Return the same split with its tensors on ``device``.
+
+        Images on disk stay there for a CPU, and for a GPU whose free memory they would take half of.
+        """
+        if not isinstance(self.images, Stored):
+            return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        device = torch.device(device)
+        if device.type != "cuda" or self.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
+            return self
+        images = torch.empty(self.images.shape, dtype=torch.uint8, device=device)
+        images = images.to(memory_format=torch.channels_last)
+        for start in range(0, len(self), 256):
+            images[start : start + 256] = self.images[start : start + 256].to(device)
+        return replace(self, images=images, labels=self.labels.to(device))
 
     def _by_class(self, seed: int | None) -> list[Tensor]:
         """Return the indices of each class: in order without a seed, else shuffled by its own generator."""
@@ -197,6 +258,8 @@ def take(images: Tensor, indices: Tensor) -> Tensor:
         >>> take(images, torch.tensor([2, 0]))[:, 0, 0, 0]
         tensor([2, 0], dtype=torch.uint8)
     """
+    if isinstance(images, Stored):
+        return images[indices]
     return images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)  # (M, C, H, W)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data import CIFAR10, Normalize, Split
 from ..runtime import autocast
 from .predictions import Predictions
+
+PIXELS = 1_500_000  # of a batch, by default: 500 images of 32 x 32, or 29 of 224 x 224
 
 
 @contextlib.contextmanager
@@ -46,12 +49,14 @@ def _compute_logits(
     images: Tensor,
     classes: Sequence[str] | None,
     normalize: Normalize,
-    batch_size: int,
+    batch_size: int | None,
     device: torch.device | str | None,
     flip: bool,
     dtype: torch.dtype | None,
 ) -> Tensor:
     """Run the network over images ``(N, C, H, W)``, in order; float32 ``(N, K)`` on the CPU."""
+    if batch_size is None:
+        batch_size = min(500, max(1, PIXELS // images.shape[2:].numel()))
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give 1 or more")
     model = _single(model)
@@ -87,7 +92,7 @@ def predict(
     *,
     classes: Sequence[str] | None = None,
     normalize: Normalize = CIFAR10,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     device: torch.device | str | None = None,
     flip: bool = False,
     dtype: torch.dtype | None = None,
@@ -101,7 +106,7 @@ def predict(
         data: A split of N images, or uint8 images ``(N, C, H, W)`` without labels.
         classes: Names of the K logits of images without a split; ``"0"``, ``"1"``, ... if ``None``.
         normalize: As in the network's training.
-        batch_size: Images a step; changes speed and memory, not the result.
+        batch_size: Images a step, which changes speed and memory; by default 500, or fewer large ones.
         device: Where to compute; the model is moved there. Where the model is, if ``None``.
         flip: Average the logits of each image and of its mirror image (test-time augmentation).
         dtype: Type for autocast, such as ``torch.bfloat16``; plain float32 if ``None``.
@@ -139,7 +144,7 @@ def loss_and_accuracy(
     split: Split,
     *,
     normalize: Normalize = CIFAR10,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     device: torch.device | str | None = None,
     flip: bool = False,
     dtype: torch.dtype | None = None,
@@ -157,7 +162,35 @@ def loss_and_accuracy(
         >>> round(loss, 1)  # a new network knows nothing: ln 10 is 2.303
         2.3
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "flip": flip, "dtype": dtype}
+    loss, right, _ = class_sums(model, split, normalize=normalize, **how).sum(1).tolist()
+    return loss / len(split), right / len(split)
+
+
+def class_sums(
+    model: nn.Module,
+    split: Split,
+    *,
+    normalize: Normalize = CIFAR10,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    flip: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return, over the images of each class, cross-entropy in nats, right ones and their number.
+
+    Sums rather than means, float64 ``(3, K)``, so that several processes can add theirs; see ``predict`` for
+    the options.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> from resnet_tutorial.models import cifar_resnet
+        >>> train, test = load_sample()
+        >>> class_sums(cifar_resnet(8, width=4), test.per_class(5))[2, :3]
+        tensor([5., 5., 5.], dtype=torch.float64)
+    """
     logits = _compute_logits(model, split.images, split.classes, normalize, batch_size, device, flip, dtype)
     labels = split.labels.cpu()
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return F.cross_entropy(logits.double(), labels).item(), accuracy.item()
+    loss = F.cross_entropy(logits.double(), labels, reduction="none")
+    sums = torch.stack([loss, (logits.argmax(1) == labels).double(), torch.ones_like(loss)])  # (3, N)
+    return torch.zeros(3, len(split.classes), dtype=torch.float64).index_add_(1, labels, sums)

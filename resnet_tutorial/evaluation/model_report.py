@@ -6,6 +6,7 @@ import html
 import io
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ from matplotlib.figure import Figure
 
 from ..data import Split
 from ..files import atomic
-from ..plotting import confusion_matrix, pr_curves, prediction_panel, reliability, roc_curves
+from ..plotting import confusion_matrix, fonts_for, pr_curves, prediction_panel, reliability, roc_curves
 from .metrics import Report, reliability_bins, report
 from .predictions import Predictions
 
+LISTED = 200  # wrong predictions with their files
 MISTAKES = 8  # how many of the most confident wrong predictions are shown
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 56rem;
   margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; text-align: right }
 td:first-child, th:first-child { text-align: left } thead { border-bottom: 2px solid #222 }
-img { max-width: 100%; height: auto } .scroll { overflow-x: auto }
+h1 { overflow-wrap: anywhere } img { max-width: 100%; height: auto } .scroll { overflow-x: auto }
 """
 
 
@@ -65,13 +67,18 @@ def write_report(
     folder = Path(folder)
     result = report(predictions)
     sections = [_summary(result, about), _per_class(result)]
-    for name, heading, alt, figure in _figures(result, predictions, split):
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=150)
-        plt.close(figure)
-        with atomic(folder / f"{name}.png", parents=True) as file:
-            file.write(picture.getvalue())
-        sections.append(f'<h2>{heading}</h2>\n<img src="{name}.png" alt="{html.escape(alt)}">')
+    families = [*plt.rcParams["font.family"], *fonts_for(result.classes)]
+    with plt.rc_context({"font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # fonts_for has said it
+        for name, heading, alt, figure in _figures(result, predictions, split):
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", dpi=150)
+            plt.close(figure)
+            with atomic(folder / f"{name}.png", parents=True) as file:
+                file.write(picture.getvalue())
+            sections.append(f'<h2>{heading}</h2>\n<img src="{name}.png" alt="{html.escape(alt)}">')
+    if split.files:
+        sections.append(_wrong_files(predictions, split))
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -92,6 +99,7 @@ def _summary(result: Report, about: Mapping[str, Any]) -> str:
         *about.items(),
         ("images", f"{result.n:,}"),
         ("accuracy", f"{result.accuracy:.2%} (95 % Wilson score interval {low:.2%} to {high:.2%})"),
+        ("balanced accuracy (mean recall)", f"{result.macro.recall:.2%}"),
         *((f"top-{k}", f"{share:.2%}") for k, share in result.topk.items() if k > 1),
         ("cross-entropy", f"{result.loss:.4f} nats"),
         ("expected calibration error", f"{result.ece:.4f}"),
@@ -108,7 +116,22 @@ def _per_class(result: Report) -> str:
         for k, name in enumerate(result.classes)
     ]
     header = ("class", *(column.replace("_", " ") for column in columns), "images")
-    return f"<h2>Classes</h2>\n{_table(header, rows)}"
+    names = html.escape(", ".join(result.never_predicted))
+    never = f"<p>Never predicted, though among the images: {names}.</p>\n" if names else ""
+    return f"<h2>Classes</h2>\n{never}{_table(header, rows)}"
+
+
+def _wrong_files(predictions: Predictions, split: Split) -> str:
+    """List the wrong predictions with the names of their files, the most confident first."""
+    sure, wrong = predictions.probabilities.max(axis=1), np.flatnonzero(~predictions.correct)
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+    names, truth = predictions.classes, predictions.known_labels
+    rows: list[tuple[Any, ...]] = [
+        (split.files[k], names[truth[k]], names[predictions.predicted[k]], f"{sure[k]:.1%}")
+        for k in wrong[:LISTED]
+    ]
+    heading = f"<h2>Wrong predictions: {len(wrong):,}</h2>"
+    return f"{heading}\n{_table(('file', 'true class', 'predicted', 'confidence'), rows)}"
 
 
 def _figures(result: Report, predictions: Predictions, split: Split) -> list[tuple[str, str, str, Figure]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,16 @@ class Predictions:
     def correct(self) -> NDArray[np.bool_]:
         """Where the predicted class is the true one, bool ``(N,)``."""
         return frozen(self.predicted == self.known_labels)
+
+    def tempered(self, temperature: float) -> Predictions:
+        """Divide the logits by a temperature: other probabilities, the same predicted classes.
+
+        Example:
+            >>> softer = Predictions([[2, 0]], None, ("cat", "dog")).tempered(2.0)
+            >>> softer.logits[0].tolist()
+            [1.0, 0.0]
+        """
+        return replace(self, logits=self.logits / np.float32(temperature))
 
     def save(self, path: str | Path, *, dtype: type[np.float16] | type[np.float32] = np.float32) -> Path:
         """Write a compressed ``.npz``, complete or not at all, and its missing directories. Return its path.

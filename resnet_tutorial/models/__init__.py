@@ -12,13 +12,13 @@ from .builders import (
     resnet101, resnet110, resnet152,
 )
 from .resnet import ResNet, linear_head
-from .weights import SHIPPED_WEIGHTS, load_weights, save_model, save_weights, shipped
+from .weights import SHIPPED_WEIGHTS, imagenet_weights, load_weights, save_model, save_weights, shipped
 
 __all__ = [
     "IMAGENET_LAYOUTS", "MODELS", "SHIPPED_WEIGHTS", "BasicBlock", "Bottleneck", "PreActBlock", "ResNet",
     "ZeroPadShortcut", "cifar_resnet", "conv1x1", "conv3x3", "count_multiply_adds", "count_parameters",
-    "create", "imagenet_resnet", "linear_head", "load_model", "load_weights", "resnet18", "resnet18_cifar",
-    "resnet20", "resnet32", "resnet34", "resnet44", "resnet50", "resnet56", "resnet101", "resnet110",
-    "resnet152", "save_model", "save_weights", "shipped",
+    "create", "imagenet_resnet", "imagenet_weights", "linear_head", "load_model", "load_weights", "resnet18",
+    "resnet18_cifar", "resnet20", "resnet32", "resnet34", "resnet44", "resnet50", "resnet56", "resnet101",
+    "resnet110", "resnet152", "save_model", "save_weights", "shipped",
 ]
 # fmt: on

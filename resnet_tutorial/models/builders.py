@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .blocks import BLOCKS
 from .resnet import ResNet, check_positive
-from .weights import check_model, load_into, load_weights, shipped
+from .weights import check_model, imagenet_weights, load_into, load_weights, shipped
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)  # those of the paper, but for 1202; any 6n+2 can be built
 IMAGENET_LAYOUTS = {
@@ -91,7 +91,8 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
 
     Args:
         name: One of ``MODELS``, or the same with another valid depth.
-        weights: ``None`` for a new network, the name of weights shipped with the package, or a weights file.
+        weights: ``None`` for a new network, the name of weights shipped with the package, ``"imagenet"`` for
+            torchvision's, which are fetched once, or a weights file.
         options: Those of ``cifar_resnet`` or ``imagenet_resnet``.
 
     Raises:
@@ -121,7 +122,10 @@ def create(name: str, *, weights: str | Path | None = None, **options: Any) -> R
         raise ValueError(f"{name!r} already means {option}={fixed[option]!r}: leave that option out")
     model = build(int(depth), **usual | fixed | options)
     if weights is not None:
-        path = Path(weights) if Path(weights).suffix else shipped(name, str(weights))
+        if weights == "imagenet":
+            path = imagenet_weights(name)
+        else:
+            path = Path(weights) if Path(weights).suffix else shipped(name, str(weights))
         state_dict, metadata = load_weights(path)
         check_model(path, state_dict, metadata)
         load_into(model, state_dict, source=path, config=metadata.get("config", {}))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
+import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +23,9 @@ from .resnet import CONFIG, ResNet
 
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
 DIGEST_KEY = "tensors_sha256"  # in that document: the format itself has no check sum
-PICKLED = (".pt", ".pth")
+PICKLED = (".pt", ".pth", ".tar", ".ckpt", ".bin")
+CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
+WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")  # in front of every name
 # (network, name of its weights): SHA-256 of the file NETWORK-NAME.safetensors in assets
 SHIPPED_WEIGHTS = {
     ("resnet20", "cifar10"): "cb46f2950b944870ee57731ba4b393c091b55035eadb25aa317b516f682869d6",
@@ -202,8 +207,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict (on the CPU) and its metadata; no code stored in the file is ever run.
 
     Args:
-        path: A ``.safetensors`` file, or a ``.pt``/``.pth`` file that holds a state dict, bare or under the
-            key ``state_dict`` or ``model``. Files of others have no metadata.
+        path: A ``.safetensors`` file, or one of ``torch.save`` (``.pt``, ``.pth``, ``.tar``, ``.ckpt``) with
+            a state dict, bare or under one of the usual keys; what wrappers such as ``DataParallel`` put in
+            front of all names is left out. Files of others have no metadata.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -226,9 +232,10 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
         raise ValueError(f"{path} is {what}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        tensors, metadata = _read_safetensors(path)
+        return _unwrapped(tensors), metadata
     if path.suffix in PICKLED:
-        return _read_pickled(path), {}
+        return _unwrapped(_read_pickled(path)), {}
     raise ValueError(f"{path} is no name of a weights file: give one that ends in .safetensors, .pt or .pth")
 
 
@@ -260,15 +267,70 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
+        if "Unsupported global" in str(error):  # which running code of the file might make
+            what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"
+            raise ValueError(f"{what}: save its state_dict()") from None
         raise ValueError(damaged(path, error, what="a weights file")) from None
-    for key in ("state_dict", "model"):
+    if isinstance(content, dict) and {"identity", "rows", "step"} <= content.keys():
+        beside = path.with_name("model.safetensors")
+        raise ValueError(f"{path} is the state of a run, for --resume: give its network, such as {beside}")
+    for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not (isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values())):
         raise ValueError(
-            f"{path} holds no state dict: expected tensors by name, bare or under 'state_dict' or 'model'"
+            f"{path} holds no state dict: expected tensors by name, bare or under {', '.join(CONTAINERS)}"
         )
     return dict(content)
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what ``DataParallel``, ``torch.compile`` or another wrapper put in front of every name."""
+    prefixes = {found[0] if (found := WRAPPERS.match(name)) else "" for name in tensors}
+    shared = len(prefixes.pop()) if len(prefixes) == 1 else 0
+    return {name[shared:]: value for name, value in tensors.items()}
+
+
+def imagenet_weights(network: str) -> Path:
+    """Find torchvision's default ImageNet weights in torch's own cache; fetch them if they are not there.
+
+    Returns:
+        A file for ``load_model``, whose content has been compared with the hash in its name.
+
+    Raises:
+        ValueError: If there are none for this network, they cannot be fetched, or the file is not the right
+            one; the message names the file, where it is from, and where to put it.
+
+    Example:
+        >>> imagenet_weights("resnet20")
+        Traceback (most recent call last):
+        ValueError: no ImageNet weights for resnet20: choose one of resnet18, resnet34, ...
+    """
+    if network not in (known := [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]):
+        raise ValueError(f"no ImageNet weights for {network}: choose one of {', '.join(known)}")
+    url = _imagenet_url(network)
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    expected = path.stem.rpartition("-")[2]
+    if not path.exists():
+        print(f"fetching {url}", file=sys.stderr)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=sys.stderr.isatty())
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            reason = (
+                "it is not the right file" if "hash" in str(error) else " ".join(str(error).split())[:100]
+            )
+            raise ValueError(f"cannot fetch the weights ({reason}): put {url} at {path}") from None
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(expected):
+            raise ValueError(f"{path} is damaged: remove it, or put {url} there")
+    return path
+
+
+def _imagenet_url(network: str) -> str:
+    from torchvision.models import get_model_weights  # takes a second, which most commands do not need
+
+    return str(get_model_weights(network).DEFAULT.url)
 
 
 def load_into(

@@ -17,12 +17,12 @@ from .interactive import (
     interactive_schedules, interactive_threshold,
 )
 from .pictures import image_grid, prediction_panel
-from .style import PALETTE, use_book_style
+from .style import PALETTE, fonts_for, use_book_style
 
 __all__ = [
-    "PALETTE", "Interactive", "bars", "block_diagram", "confusion_matrix", "image_grid", "interactive_block",
-    "interactive_calibration", "interactive_confusion", "interactive_convolution", "interactive_schedules",
-    "interactive_threshold", "learning_curves", "lines", "network_diagram", "numbers_diagram", "pr_curves",
-    "prediction_panel", "reliability", "roc_curves", "use_book_style",
+    "PALETTE", "Interactive", "bars", "block_diagram", "confusion_matrix", "fonts_for", "image_grid",
+    "interactive_block", "interactive_calibration", "interactive_confusion", "interactive_convolution",
+    "interactive_schedules", "interactive_threshold", "learning_curves", "lines", "network_diagram",
+    "numbers_diagram", "pr_curves", "prediction_panel", "reliability", "roc_curves", "use_book_style",
 ]
 # fmt: on

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, fontManager
+from matplotlib.ft2font import FT2Font
 from numpy.typing import ArrayLike, NDArray
 
 from ..files import ASSETS
@@ -61,6 +64,29 @@ def as_text(name: str) -> str:
     if len(shown) > LONGEST_NAME:
         shown = shown[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
+def fonts_for(names: Sequence[str]) -> list[str]:
+    """Return families of fonts, on this system, for the characters of names that the present one lacks.
+
+    Warns:
+        UserWarning: If there is none for some; it says what to install.
+
+    Example:
+        >>> fonts_for(["cat", "Bär"])
+        []
+    """
+    usual = FT2Font(findfont(FontProperties(family=plt.rcParams["font.family"]))).get_charmap()
+    missing = {ord(letter) for name in names for letter in name if letter.isprintable()} - usual.keys()
+    found: list[str] = []
+    for font in fontManager.ttflist if missing else ():
+        if covered := missing & FT2Font(font.fname).get_charmap().keys():
+            found.append(font.name)
+            missing -= covered
+    if missing:
+        shown = "".join(map(chr, sorted(missing)[:5]))
+        warnings.warn(f"no font here has {shown}: install one, such as Noto Sans CJK", stacklevel=2)
+    return found
 
 
 def pixels(images: ArrayLike) -> NDArray[Any]:

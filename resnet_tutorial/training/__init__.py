@@ -6,20 +6,21 @@ from __future__ import annotations
 from . import distributed
 
 from .finetune import (
-    FrozenBatchNorm2d, freeze_backbone, freeze_batchnorm, parameter_groups, replace_head, stages, trainable,
-    unfreeze,
+    METHODS, FrozenBatchNorm2d, choose_method, fit_head, freeze_backbone, freeze_batchnorm, parameter_groups,
+    replace_head, stages, trainable, unfreeze,
 )
 
-from .loop import DivergedError, fit, train_step
+from .loop import DivergedError, class_weights, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
-from .progress import History, Progress, Row
-from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe
+from .progress import BEST_BY, History, Progress, Row
+from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe, read_changes
 
 __all__ = [
-    "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d", "History", "Muon",
-    "Pipeline", "Progress", "Recipe", "Row", "distributed", "fit", "freeze_backbone", "freeze_batchnorm",
-    "get_recipe", "parameter_groups", "replace_head", "stages", "train_step", "trainable", "unfreeze",
+    "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d",
+    "History", "Muon", "Pipeline", "Progress", "Recipe", "Row", "choose_method", "class_weights",
+    "distributed", "fit", "fit_head", "freeze_backbone", "freeze_batchnorm", "get_recipe", "parameter_groups",
+    "read_changes", "replace_head", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on

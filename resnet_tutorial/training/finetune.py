@@ -6,12 +6,25 @@ are ``layer1``, ``layer2``, ..., and the stem is what comes before them.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import nn
 
+from ..data import Split
+from ..evaluation import predict
 from ..models import ResNet, linear_head
 from .optimizers import decay_groups
+
+METHODS = ("head", "bn", "last-stage", "gradual", "all")
+# With fewer images than these, running statistics of batch normalisation stay those of the first training.
+STATISTICS_FROM = 2000
+PENALTIES = tuple(10.0**k for k in range(-3, 2))  # inverse strengths tried for a head on its own
 
 
 def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -149,8 +162,114 @@ def freeze_batchnorm(model: nn.Module) -> nn.Module:
     return model
 
 
+def choose_method(model: nn.Module, method: str, *, images: int) -> nn.Module:
+    """Freeze what a method of fine-tuning leaves alone; returns the model.
+
+    Args:
+        model: With the head for the new classes.
+        method: ``head``; ``bn`` (the head, and scales and shifts of batch normalisation); ``last-stage``
+            (with the head); ``gradual`` and ``all`` train everything, the former one stage more at a time.
+        images: Number for training. With fewer than 2,000, and in frozen stages, the running statistics of
+            batch normalisation stay as they are, except for ``bn``.
+
+    Raises:
+        ValueError: If there is no such method.
+
+    Example:
+        >>> from resnet_tutorial.models import resnet20
+        >>> len(trainable(choose_method(resnet20(), "bn", images=100)))
+        40
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if method in ("gradual", "all"):
+        model.requires_grad_(True)
+        return model if method == "all" and images >= STATISTICS_FROM else freeze_batchnorm(model)
+    freeze_backbone(model)
+    if method == "bn":
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(True)
+        return model
+    if method == "head":
+        return freeze_batchnorm(model)
+    last = list(stages(model))[-2]
+    unfreeze(model, last)
+    for name, modules in stages(model).items():
+        if name != last or images < STATISTICS_FROM:
+            freeze_batchnorm(nn.ModuleList(modules))
+    return model
+
+
+def fit_head(
+    model: nn.Module, train: Split, val: Split | None, *, balanced: bool = False, **how: Any
+) -> dict[str, float]:
+    """Fit the head alone, on features that are computed once: logistic regression, by scikit-learn.
+
+    Args:
+        model: Whose head has an output for each class; its weights are replaced.
+        train: Images to learn from, without augmentation.
+        val: Images that choose how strongly large weights are penalised, or ``None`` for a middle value.
+        balanced: Whether each class counts the same in the loss.
+        how: As for ``evaluation.predict``: ``normalize``, ``device``, ``dtype``.
+
+    Returns:
+        The penalty chosen (``C``), and losses and accuracies: ``train_loss``, ``train_accuracy``,
+        ``val_loss``, ``val_accuracy``.
+
+    Example:
+        >>> from resnet_tutorial.data import load_sample
+        >>> from resnet_tutorial.models import create
+        >>> train, val = load_sample()[0].with_classes(["cat", "ship"]).split(0.5)
+        >>> model = replace_head(create("resnet20", weights="animals", num_classes=6), 2)
+        >>> fit_head(model, train, val)["val_accuracy"] > 0.8
+        True
+    """
+    head = _head(model)
+    parts = {"train": train} | ({} if val is None else {"val": val})
+    model.fc = nn.Identity()
+    try:
+        features = {
+            name: predict(model, split.images, **how).logits.astype(np.float64)  # (N, C)
+            for name, split in parts.items()
+        }
+    finally:
+        model.fc = head
+    labels = {name: split.labels.cpu().numpy() for name, split in parts.items()}
+    scale = float(features["train"].std()) or 1.0
+    found: dict[str, float] = {}
+    for penalty in PENALTIES if val is not None else (0.1,):
+        fitted = LogisticRegression(C=penalty, max_iter=1000, class_weight="balanced" if balanced else None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the best of so many steps will do
+            fitted.fit(features["train"] / scale, labels["train"])
+        result: dict[str, float] = {"C": penalty}
+        for name in parts:
+            shares = np.zeros((len(labels[name]), len(train.classes)))
+            shares[:, fitted.classes_] = fitted.predict_proba(features[name] / scale)
+            result[f"{name}_loss"] = float(log_loss(labels[name], shares, labels=range(len(train.classes))))
+            result[f"{name}_accuracy"] = float((shares.argmax(1) == labels[name]).mean())
+        if not found or result["val_loss"] < found["val_loss"]:
+            found, best = result, fitted
+    coefficients, offsets, classes = best.coef_ / scale, best.intercept_, best.classes_
+    if len(classes) == 2:  # one row tells the two apart
+        coefficients, offsets = (np.concatenate([-x / 2, x / 2]) for x in (coefficients, offsets))
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(-30.0)  # a class without an image in training is never predicted
+        head.weight[classes] = torch.from_numpy(coefficients).to(head.weight)
+        head.bias[classes] = torch.from_numpy(offsets).to(head.bias)
+    return found
+
+
 def parameter_groups(
-    model: nn.Module, *, lr: float, decay: float = 1.0, weight_decay: float = 0.0, decay_all: bool = True
+    model: nn.Module,
+    *,
+    lr: float,
+    decay: float = 1.0,
+    weight_decay: float = 0.0,
+    decay_all: bool = True,
+    gradual: bool = False,
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters by stage for an optimiser, the head first.
 
@@ -162,6 +281,7 @@ def parameter_groups(
             classification", ACL 2018, section 3.2).
         weight_decay: Weight decay of the weights of convolutions and linear layers.
         decay_all: Whether it acts on biases and on scales and shifts of normalisation too.
+        gradual: Whether each stage waits ("start", a fraction of the run) for the one after it.
 
     Returns:
         Dicts with "name", "params", "lr" and "weight_decay"; each trainable parameter is in exactly one.
@@ -178,11 +298,12 @@ def parameter_groups(
     if lr <= 0 or not 0 < decay <= 1 or weight_decay < 0:
         given = f"lr={lr}, decay={decay}, weight_decay={weight_decay}"
         raise ValueError(f"need lr > 0, 0 < decay <= 1 and weight_decay >= 0, got {given}")
-    groups = []
-    for steps, (name, modules) in enumerate(reversed(stages(model).items())):
+    groups, parts = [], stages(model)
+    for steps, (name, modules) in enumerate(reversed(parts.items())):
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         for group in decay_groups(parameters, weight_decay=weight_decay, decay_all=decay_all):
-            groups.append({"name": name, "lr": lr * decay**steps, **group})
+            start = {"start": steps / len(parts)} if gradual else {}
+            groups.append({"name": name, "lr": lr * decay**steps, **start, **group})
     if not groups:
         raise ValueError("nothing is trainable: call unfreeze(model, 'head') or replace_head first")
     return groups

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,13 @@ from torch.nn import functional as F
 
 from .. import runtime
 from ..data import CIFAR10, Normalize, Split
-from ..evaluation import loss_and_accuracy
+from ..evaluation import class_sums
 from . import distributed
 from .optimizers import MovingAverage, decays
 from .pipeline import Pipeline
 from .progress import History, Progress, Row, is_finite
 from .recipes import Recipe
+from .saving import Saving
 
 
 class DivergedError(RuntimeError):
@@ -39,6 +38,7 @@ def train_step(
     *,
     scaler: torch.amp.GradScaler,
     dtype: torch.dtype | None = None,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take one step: forward, loss, backward, update.
 
@@ -50,6 +50,7 @@ def train_step(
         recipe: Says what is added to the loss and where gradients are clipped.
         scaler: Keeps float16 gradients from vanishing; does nothing in other precisions.
         dtype: For autocast, ``None`` for float32.
+        weight: Of each class in the loss, float32 ``(K,)``, or ``None``.
 
     Returns:
         Loss in nats, logits ``(B, K)`` and norm of the whole gradient before clipping, all on the device.
@@ -67,7 +68,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with runtime.autocast(images.device, dtype):
         logits = network(images)  # (B, K)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(logits.float(), labels, weight, label_smoothing=recipe.label_smoothing)
     scaler.scale(loss + l1_penalty(optimizer, recipe.l1)).backward()
     scaler.unscale_(optimizer)
     grad_norm = clip_gradients(optimizer, recipe.grad_clip)
@@ -114,7 +115,7 @@ def fit(
     save_every: int | None = None,
     resume: bool = False,
 ) -> History:
-    """Train a classifier in place, with the whole data set in the device's memory.
+    """Train a classifier in place, with the whole data set in the device's memory, if it fits.
 
     Each step is :func:`train_step`, the lines of any textbook. Around it is what makes the loop fast: nothing
     is read from the device in an epoch, no image is handled alone.
@@ -140,7 +141,7 @@ def fit(
         progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
         on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
             the model has the averaged ones at that time.
-        on_best: Called after it when the validation loss is the lowest so far, in resumed runs too.
+        on_best: Called after it when the epoch is the best so far (``recipe.best_by``), in resumed runs too.
         checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
             after the step under way; then ``KeyboardInterrupt`` is raised.
         save_every: Also write it every so many steps.
@@ -168,7 +169,9 @@ def fit(
     network = distributed.parallel(runtime.compiled(model, device) if compile else model)
 
     batch_size = min(recipe.batch_size, len(train))
-    load = Pipeline(train.to(device), recipe.augment(), normalize, batch_size=batch_size, seed=seed)
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "views": recipe.views, "device": device}
+    load = Pipeline(train.to(device), recipe.augment(), normalize, **how)
+    weight = class_weights(train).to(device) if recipe.class_weights else None
     val = None if val is None else val.to(device)
     total = recipe.total_steps(len(load))
     setup = {
@@ -189,15 +192,18 @@ def fit(
         state.load(checkpoint)
 
     how = {"normalize": normalize, "dtype": dtype, "flip": recipe.test_flip}
+    each: dict[str, Any] = {"scaler": scaler, "dtype": dtype, "weight": weight}
     bar = _progress_bar(total, state.step, progress)
-    with bar, _tuned(), _Saving(state, checkpoint, save_every) as saving:
+    with bar, _tuned(), Saving(state, checkpoint, save_every) as saving:
         while _goes_on(state, total, len(load), recipe.patience):
             model.train()
             epoch = len(history.rows)
             done = state.step - epoch * len(load)  # not 0 where the run was resumed inside the epoch
             for images, labels in load.epoch(epoch, skip=done, most=total - state.step):
-                _set_rates(optimizer, base_lrs, recipe.lr_at(state.step, total) / recipe.lr)
-                step = train_step(network, images, labels, optimizer, recipe, scaler=scaler, dtype=dtype)
+                _set_rates(
+                    optimizer, base_lrs, recipe.lr_at(state.step, total) / recipe.lr, state.step / total
+                )
+                step = train_step(network, images, labels, optimizer, recipe, **each)
                 state.count(*step, labels)
                 bar.update()
                 saving.after_step()
@@ -205,7 +211,8 @@ def fit(
             row = state.end_epoch(lr=recipe.lr_at(state.step - 1, total))
             with _averaged(average):
                 distributed.align_buffers(model)
-                row["val_loss"], row["val_accuracy"] = _validate(network, val, **how)
+                if val is not None:
+                    row.update(_validate(network, val, **how))
                 row["seconds"] = state.elapsed()
                 _refuse_diverged(row, state, recipe)
                 history.rows.append(row)
@@ -248,22 +255,31 @@ def _report(row: Row, *listeners: Callable[[Row], None] | None) -> None:
             listener(row)
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float) -> None:
-    """Give each group its own rate times a factor, so that their ratio stays."""
+def _set_rates(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float, done: float) -> None:
+    """Give each group its own rate times a factor, so that their ratio stays; 0 before its time."""
     for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-        group["lr"] = base * factor
+        group["lr"] = base * factor if done >= group.get("start", 0) else 0.0
 
 
-def _validate(network: nn.Module, val: Split | None, **how: Any) -> tuple[float | None, float | None]:
-    """Return loss and accuracy on the validation images, if there are any; the processes share them."""
-    if val is None:
-        return None, None
+def class_weights(split: Split) -> Tensor:
+    """Return float32 ``(K,)``: the inverse of each class's share, such that the mean over the images is 1.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 0, 1])
+        >>> class_weights(Split(images, labels, ("cat", "dog"), "four"))
+        tensor([0.6667, 2.0000])
+    """
+    counts = split.counts().float()
+    return torch.where(counts > 0, len(split) / (counts.clamp(min=1) * (counts > 0).sum()), 0.0)
+
+
+def _validate(network: nn.Module, val: Split, **how: Any) -> Any:
+    """Return loss, accuracy and balanced accuracy on the validation images; the processes share them."""
     part = val if distributed.size() == 1 else val.subset(range(len(val))[distributed.share(len(val))])
-    batch_size = max(1, 500 * 32 * 32 // val.images[0, 0].numel())  # large pictures in small batches
-    means = loss_and_accuracy(network, part, batch_size=batch_size, **how)
-    sums = distributed.total(torch.tensor(means, dtype=torch.float64) * len(part))
-    loss, accuracy = (sums / len(val)).tolist()
-    return loss, accuracy
+    loss, right, count = distributed.total(class_sums(network, part, **how))  # (3, K)
+    recall = (right / count)[count > 0]
+    means = torch.stack([loss.sum() / len(val), right.sum() / len(val), recall.mean()]).tolist()
+    return dict(zip(("val_loss", "val_accuracy", "val_balanced_accuracy"), means, strict=True))
 
 
 @contextlib.contextmanager
@@ -288,48 +304,6 @@ def _tuned() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-class _Saving:
-    """Writes the checkpoint when it is time to.
-
-    Inside the block Ctrl-C and SIGTERM, a request to end, are only noted, so that no step is cut in half:
-    after it the checkpoint is written, then ``KeyboardInterrupt`` is raised. A second one interrupts at
-    once. Without a path nothing is written, and they mean what they always do.
-    """
-
-    def __init__(self, state: Progress, path: str | Path | None, every: int | None) -> None:
-        self.state, self.path, self.every = state, path, every
-        self.noted = threading.Event()
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Saving:
-        if self.path is not None and threading.current_thread() is threading.main_thread():
-            # To its processes torchrun sends SIGTERM when one of them died: no time to wait for the others.
-            numbers = (signal.SIGINT, signal.SIGTERM)[: 1 if distributed.size() > 1 else 2]
-            self.previous = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, *_: object) -> None:
-        self.noted.set()
-        self.__exit__()
-
-    def after_step(self) -> None:
-        if self.path is None:
-            return
-        stop = distributed.anywhere(self.noted.is_set(), self.state.step)
-        if stop or (self.every and self.state.step % self.every == 0):
-            self.save()
-        if stop:
-            raise KeyboardInterrupt
-
-    def save(self) -> None:
-        if self.path is not None:
-            self.state.save(self.path)
 
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:

@@ -20,6 +20,13 @@ from ..files import atomic, damaged
 from . import distributed
 from .optimizers import MovingAverage
 
+# What the best epoch is chosen by: the column of a history, and -1 where more is better.
+BEST_BY = {
+    "loss": ("val_loss", 1),
+    "accuracy": ("val_accuracy", -1),
+    "balanced-accuracy": ("val_balanced_accuracy", -1),
+}
+
 
 class Row(TypedDict):
     """One epoch of a history: losses in nats, accuracies in 0..1, seconds since the start of the run.
@@ -27,11 +34,11 @@ class Row(TypedDict):
     What is of training is averaged over the epoch, on augmented images, while the weights were changing.
     ``lr`` is that of the last step, ``grad_norm`` the norm of the whole gradient before clipping, without the
     steps that float16 training skipped (``None`` if it skipped all). What is of validation is measured after
-    the epoch, ``None`` without such images.
+    the epoch, ``None`` without such images; the balanced accuracy is the mean over the classes' recalls.
 
     Example:
         >>> row = Row(epoch=1, lr=0.1, train_loss=2.1, train_accuracy=0.2, seconds=9.5,
-        ...           grad_norm=1.5, val_loss=None, val_accuracy=None)
+        ...           grad_norm=1.5, val_loss=None, val_accuracy=None, val_balanced_accuracy=None)
     """
 
     epoch: int
@@ -41,6 +48,7 @@ class Row(TypedDict):
     grad_norm: float | None
     val_loss: float | None
     val_accuracy: float | None
+    val_balanced_accuracy: float | None
     seconds: float
 
 
@@ -73,15 +81,18 @@ class History:
         return [dict(row)[name] for row in self.rows]
 
     def best(self) -> Row | None:
-        """Return the epoch with the lowest validation loss, the first of equals; ``None`` if none has one.
+        """Return the best epoch by what the recipe says, the first of equals; ``None`` without validation.
+
+        The default is the lowest validation loss.
 
         Example:
             >>> losses = [1.5, 1.2, 1.3]
             >>> History([{"epoch": n, "val_loss": loss} for n, loss in enumerate(losses, 1)]).best()["epoch"]
             2
         """
-        measured = [(row["val_loss"], row) for row in self.rows if row["val_loss"] is not None]
-        return min(measured, key=lambda pair: pair[0])[1] if measured else None
+        name, sign = BEST_BY[self.recipe.get("best_by", "loss")]
+        rows: list[Any] = [row for row in self.rows if row.get(name) is not None]
+        return min(rows, key=lambda row: sign * row[name]) if rows else None
 
     def save(self, path: str | Path) -> None:
         """Write JSON; the file appears whole or not at all.
@@ -119,7 +130,8 @@ class History:
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> History:
         """Read the epochs from a checkpoint of :meth:`Progress.save`; raises what its ``load`` does."""
-        return cls(_read(path, torch.device("cpu"))["rows"])
+        content = _read(path, torch.device("cpu"))
+        return cls(content["rows"], content["identity"])
 
 
 @dataclass
@@ -198,6 +210,7 @@ class Progress:
             grad_norm=norm / taken if taken else None,
             val_loss=None,
             val_accuracy=None,
+            val_balanced_accuracy=None,
             seconds=self.elapsed(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import numbers
@@ -15,9 +16,11 @@ from torch import nn
 
 from ..data import Augment
 from .optimizers import Muon, decay_groups
+from .progress import BEST_BY
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
+VIEWS = ("none", "photo")
 KINDS = {"str": str, "bool": bool, "int": numbers.Integral, "float": numbers.Real, "None": type(None)}
 
 
@@ -52,9 +55,12 @@ class Recipe:
         pad_mode: ``zero`` or ``reflect``.
         flip: ``random``, ``alternating`` or ``none``.
         cutout: Side of a square that is blanked, in pixels; 0 for none.
+        views: ``photo`` for random views as photographs need them, see ``data.photo_views``; or ``none``.
+        class_weights: Whether the loss weighs each class by the inverse of its share.
         ema: Decay a step of an exponential moving average of the weights, which is what is validated and, in
             the end, kept; 0 for none.
-        patience: End the run when the validation loss has not improved for so many epochs, or ``None``.
+        patience: End the run when there was no better epoch for so many of them, or ``None``.
+        best_by: What makes an epoch the best: ``loss``, ``accuracy`` or ``balanced-accuracy``, of validation.
         test_flip: Whether validation averages the logits of each image and of its mirror image.
 
     Example:
@@ -91,14 +97,18 @@ class Recipe:
     pad_mode: str = "zero"
     flip: str = "random"
     cutout: int = 0
+    views: str = "none"
+    class_weights: bool = False
     ema: float = 0.0
     patience: int | None = None
+    best_by: str = "loss"
     test_flip: bool = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
-        for field, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        named = ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("views", VIEWS), ("best_by", BEST_BY)
+        for field, allowed in named:
             if (value := getattr(self, field)) not in allowed:
                 unknown = f"unknown {field} {value!r}: choose one of {', '.join(allowed)}"
                 raise ValueError(f"recipe {self.name!r}: {unknown}")
@@ -256,8 +266,42 @@ RECIPES: dict[str, Recipe] = {
             lr=0.2,
             test_flip=True,  # the target counts the mirror image in; the record has both numbers
         ),
+        Recipe(
+            name="photos",  # a trained network goes on with photos of one's own
+            epochs=8,
+            batch_size=32,
+            lr=0.01,  # features of ImageNet do not survive 0.1
+            schedule="one-cycle",
+            warmup=0.1,
+            nesterov=True,
+            padding=0,
+            flip="none",
+            views="photo",
+        ),
     )
 }
+
+
+def read_changes(words: Iterable[str]) -> dict[str, Any]:
+    """Read changes of a recipe that were typed as ``field=value``, for ``Recipe.but``.
+
+    Raises:
+        ValueError: If one has another form.
+
+    Example:
+        >>> read_changes(["lr=0.05", "views=none", "milestones=(0.5, 0.75)"])
+        {'lr': 0.05, 'views': 'none', 'milestones': (0.5, 0.75)}
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        field, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} changes no field: give field=value")
+        try:
+            changes[field] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            changes[field] = text
+    return changes
 
 
 def get_recipe(name: str) -> Recipe:

@@ -35,7 +35,7 @@ def test_shipped_weights_load_by_name_into_a_network_of_their_own_shape():
     assert six.fc.out_features == 6
     assert not torch.equal(ten.conv1.weight, six.conv1.weight)
     with pytest.raises(ValueError, match=r"shipped: .*cifar10"):
-        models.resnet20(weights="imagenet")
+        models.resnet20(weights="flowers")
 
 
 def test_a_changed_file_is_refused(monkeypatch, tmp_path):

@@ -103,7 +103,8 @@ def shown(browser, page):
 
 
 def numbers(text: str) -> list[float]:
-    return [float(found) for found in re.findall(r"-?\d+(?:\.\d+)?", text.replace("\N{MINUS SIGN}", "-"))]
+    text = text.replace("\N{MINUS SIGN}", "-")
+    return [float(found) for found in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text)]
 
 
 def test_the_window_computes_the_convolution(browser, shown):
