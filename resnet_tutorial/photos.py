@@ -14,8 +14,7 @@ import torch
 
 from . import data, models
 from .data import PartList, Preprocess, Split, load_folder
-from .data.folder import listed
-from .files import atomic
+from .files import atomic, listed
 
 # fmt: off
 __all__ = [

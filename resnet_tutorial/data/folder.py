@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..files import listed
 from .pictures import IMAGE_SUFFIXES
 from .preprocess import WHITE, Preprocess
 from .sources import cache_dir
@@ -180,9 +181,3 @@ def _visible(folder: Path) -> list[Path]:
         for entry in folder.iterdir()
         if not entry.name.startswith(".") and entry.name.lower() not in CLUTTER
     )
-
-
-def listed(names: Sequence[str], most: int = 20) -> str:
-    """Join the first names, and say how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
