@@ -68,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         how=f"recipe quick, {arguments[-1]}, {threads} threads in all; seconds of the whole run: median of "
         f"{args.repeats} interleaved rounds",
         notes=[
-            "The processes see the same batches in the same order with the same augmentation. Their losses "
-            "differ a little, since each normalises its half of a batch by that half's own statistics.",
+            "The processes see the same batches in the same order with the same augmentation. Their training "
+            "losses differ a little, since each normalises its half of a batch by that half's own statistics; "
+            "the validation losses use running statistics, which are still far off after the first epoch and "
+            "may differ more.",
         ],
     )
 

@@ -547,7 +547,7 @@ def test_chapter_6_shows_the_records(tmp_path, monkeypatch, capsys):
     assert "| resnet8_wide-cpu-s0 | 0.1 |" in text and "| your network | 0 |" in text  # label smoothing
     # 20, 24 and 28 of the 40 images are right, always the first ones.
     assert "| first | your network | resnet8_wide-cpu-s0 |" in text
-    assert re.search(r"\| second minus first \| [-+.\d]+ points \| \+10.00 points \|", text)
+    assert re.search(r"\| second minus first \| [\u2212+.\d]+ points \| \+10.00 points \|", text)
     assert re.search(r"\| right only in one: b and c \| \d+ and \d+ \| 0 and 4 \|", text)
 
 
