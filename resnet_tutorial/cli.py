@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -73,15 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
-        with _plain_warnings(), _patient_output(), distributed.joined():
+        with _ended_by_sigterm(), _plain_warnings(), _patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
-        _complain(str(error))
+        system = isinstance(error, OSError) and error.filename is not None
+        _complain(f"{error.filename}: {error.strerror}" if system else str(error))
         return 2
-    except KeyboardInterrupt:
-        goes_on = arguments is not None and arguments.command in (commands.train, commands.finetune)
-        _complain("interrupted" + "; the same command with --resume goes on" * goes_on)
-        return 130
+    except KeyboardInterrupt as error:
+        asked = isinstance(error, _TerminatedError)
+        _complain("; ".join(filter(None, ["asked to end (SIGTERM)" if asked else "interrupted", str(error)])))
+        return 143 if asked else 130
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
@@ -90,6 +93,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
         return 2
     return 0
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """Somebody asked the process to end; whatever tidies up after Ctrl-C does so after it."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does; torchrun's processes are left to torchrun."""
+
+    def end(*_: object) -> NoReturn:
+        raise _TerminatedError
+
+    alone = distributed.size() == 1 and os.environ.get("WORLD_SIZE", "1") in ("", "1")
+    free = threading.current_thread() is threading.main_thread()
+    if not (alone and free and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL):
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _complain(text: str) -> None:
@@ -176,10 +202,19 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def _path(text: str) -> Path:
+def _place(text: str) -> str:
+    """Refuse what can be the name of no file."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a file or folder is empty")
-    return Path(text)
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} has a NUL in it: no file's name has")
+    if any(len(os.fsencode(part)) > 255 for part in Path(text).parts) or len(os.fsencode(text)) > 4000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}... is too long for the name of a file: shorten it")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_place(text))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -227,7 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Measure a trained network on the test images, or on all of a folder.",
         EVALUATE_EXAMPLES,
     )
-    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
+    sub.add_argument("weights", type=_place, help=f"a file that train or finetune wrote, or {shipped}")
     _add_data(sub, None, default="the photos kept for the test, else the sample")
     sub.add_argument(
         "--part",
@@ -256,7 +291,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "images", nargs="+", type=_path, metavar="IMAGE", help="files, folders, or patterns like *.png"
     )
-    sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
+    sub.add_argument(
+        "--weights", type=_place, default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})"
+    )
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
     sub.add_argument("--csv", type=_path, metavar="FILE", help="write a table instead")
@@ -268,6 +305,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--weights",
+        type=_place,
         default=SHIPPED,
         help=f"a file, imagenet (torchvision's, fetched once), or {shipped} (default: {SHIPPED})",
     )
@@ -283,7 +321,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(sub, recipe="photos")
 
     sub = add("export", commands.export, "Write a trained network as ONNX.", EXPORT_EXAMPLES)
-    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
+    sub.add_argument("weights", type=_place, help=f"a file that train or finetune wrote, or {shipped}")
     sub.add_argument("file", type=_path, help="the file to write, such as model.onnx")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument(
@@ -300,6 +338,7 @@ def _add_data(parser: argparse.ArgumentParser, value: str | None, *, default: st
     default = default or value
     parser.add_argument(
         "--data",
+        type=_place,
         default=value,
         required=default is None,
         help="sample, cifar10, or a directory with one folder a class"
@@ -358,7 +397,10 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
         "--out", type=_path, help="directory for the results (default: runs/ and a name made of the settings)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the results of an earlier run in that directory"
+        "--overwrite",
+        action="store_true",
+        help="replace the results of an earlier run in that directory, once this one is finished; if it"
+        " diverges or ends before its first checkpoint they are put back",
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this command")
     parser.add_argument(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import shlex
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import torch
 
 from . import data, evaluation, exercises, models, records, runtime, training
 from .data import PartList, Preprocess, Split
-from .files import atomic, claimed, refuse_unwritable
+from .files import atomic, claimed, refuse_foreign, refuse_unwritable
 from .photos import (
     CIFAR_DATA,
     LIST,
@@ -27,7 +30,7 @@ from .photos import (
     unseen_photos,
     write_table,
 )
-from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
+from .training import Board, DivergedError, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
 RESULTS = ("checkpoint.pt", "model.safetensors", "best.safetensors", "history.json", "history.csv", LIST)
@@ -56,6 +59,7 @@ def train(arguments: argparse.Namespace) -> None:
     if test is not None:
         record = _record_name(arguments, recipe, val)
         records.refuse_existing(arguments.record, record, overwrite=arguments.overwrite)
+        refuse_foreign(arguments.record / f"{record}.json", _json_of("format", "name", "test"), what="record")
     runtime.seed_everything(arguments.seed)
     model = models.create(arguments.model, num_classes=len(learn.classes))
     history = _run(arguments, model, parts, recipe, name=arguments.model, how=how)
@@ -161,8 +165,12 @@ def _run(
     only_head = getattr(arguments, "method", "") == "head"
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
-    dtype = runtime.pick_precision(device, arguments.precision)
-    out = _folder(arguments, name, recipe)
+    out, precision = _folder(arguments, name, recipe), arguments.precision
+    if arguments.resume and precision == "auto" and (out / "checkpoint.pt").is_file():
+        precision = training.saved_precision(out / "checkpoint.pt")
+    dtype = runtime.pick_precision(device, precision)
+    if arguments.tensorboard is not None:
+        refuse_unwritable(arguments.tensorboard / out.name, what="curves (--tensorboard)")
     with _claimed(arguments, out, "model.safetensors" if only_head else "checkpoint.pt"):
         if arguments.resume and distributed.rank() == 0:
             _miss_best(out, val)
@@ -187,7 +195,6 @@ def _run(
 
         board = None
         if arguments.tensorboard is not None and distributed.rank() == 0:
-            refuse_unwritable(arguments.tensorboard, what="curves (--tensorboard)")
             board = Board(arguments.tensorboard / out.name, model, val, normalize=normalize)
 
         def on_epoch(row: Row) -> None:
@@ -210,7 +217,7 @@ def _run(
                 normalize=normalize,
                 seed=arguments.seed,
                 device=device,
-                precision=arguments.precision,
+                precision=precision,
                 compile=arguments.compile,
                 groups=groups,
                 checkpoint=out / "checkpoint.pt",
@@ -250,8 +257,30 @@ def _claimed(arguments: argparse.Namespace, out: Path, state: str) -> contextlib
     """Keep the folder of results to this run; of several processes the first one does it for all."""
     if distributed.rank() != 0:
         return contextlib.nullcontext()
-    how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    return claimed(out, RESULTS, state=state, **how)
+    how = {"resume": arguments.resume, "overwrite": arguments.overwrite, "final": "model.safetensors"}
+    return claimed(out, RESULTS, state=state, hopeless=DivergedError, **how)
+
+
+def _json_of(*keys: str) -> Callable[[bytes], bool]:
+    """Return what tells whether a file's content is a JSON object with these keys."""
+
+    def ours(content: bytes) -> bool:
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and found.keys() >= {*keys}
+
+    return ours
+
+
+def _logits(content: bytes) -> bool:
+    """Tell whether a file's content is what ``--logits`` writes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            return {"logits.npy", "classes.npy"} <= {*parts.namelist()}
+    except zipfile.BadZipFile:
+        return False
 
 
 def _miss_best(out: Path, val: Split | None) -> None:
@@ -299,6 +328,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for what, place in places.items():
         if place is not None:
             refuse_unwritable(place, what=f"the {what}")
+    if arguments.json is not None:
+        refuse_foreign(arguments.json, _json_of("accuracy", "n", "seen_in_training"), what="report")
+    if arguments.logits is not None:
+        refuse_foreign(arguments.logits, _logits, what="logits")
     seen = 0
     where = arguments.data or (None if network.known or network.metadata.get("photos") else "sample")
     if where in CIFAR_DATA:
@@ -353,6 +386,7 @@ def predict(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
     if arguments.csv is not None:
         refuse_unwritable(arguments.csv.parent, what="the table (--csv)")
+        refuse_foreign(arguments.csv, lambda content: content.startswith(b"file,class_1,"), what="table")
     paths = data.find_pictures(arguments.images)
     on_error = "skip" if arguments.skip_unreadable else "raise"
     device, rows = runtime.pick_device(arguments.device), []
@@ -375,6 +409,8 @@ def export(arguments: argparse.Namespace) -> None:
     """Write a network as ONNX."""
     network = open_network(arguments.weights, name=arguments.model, size=arguments.size)
     refuse_unwritable(arguments.file.parent, what="the network")
+    # ONNX is a message whose first field, a number, is the version of the format.
+    refuse_foreign(arguments.file, lambda content: content.startswith(b"\x08"), what="ONNX network")
     how, temperature = network.how, network.temperature
     error = evaluation.export_onnx(
         arguments.file, network.model, classes=network.classes, how=how, temperature=temperature

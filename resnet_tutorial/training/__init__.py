@@ -14,7 +14,7 @@ from .loop import DivergedError, class_weights, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
-from .progress import BEST_BY, History, Progress, Row
+from .progress import BEST_BY, History, Progress, Row, saved_precision
 from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe, read_changes
 
 __all__ = [
