@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from . import __version__, commands, runtime
 from .commands import SHIPPED
 from .data import DownloadError
+from .ending import TerminatedError, ended_by_sigterm, patient_output
 from .models import SHIPPED_WEIGHTS
 from .training import BEST_BY, METHODS, RECIPES, DivergedError, distributed
 
@@ -75,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
-        with _ended_by_sigterm(), _plain_warnings(), _patient_output(), distributed.joined():
+        with ended_by_sigterm(), _plain_warnings(), patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
         system = isinstance(error, OSError) and error.filename is not None
         _complain(f"{error.filename}: {error.strerror}" if system else str(error))
         return 2
     except KeyboardInterrupt as error:
-        asked = isinstance(error, _TerminatedError)
+        asked = isinstance(error, TerminatedError)
         _complain("; ".join(filter(None, ["asked to end (SIGTERM)" if asked else "interrupted", str(error)])))
         return 143 if asked else 130
     except (MemoryError, RuntimeError) as error:
@@ -93,29 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
         return 2
     return 0
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """Somebody asked the process to end; whatever tidies up after Ctrl-C does so after it."""
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does; torchrun's processes are left to torchrun."""
-
-    def end(*_: object) -> NoReturn:
-        raise _TerminatedError
-
-    alone = distributed.size() == 1 and os.environ.get("WORLD_SIZE", "1") in ("", "1")
-    free = threading.current_thread() is threading.main_thread()
-    if not (alone and free and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL):
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _complain(text: str) -> None:
@@ -139,45 +114,6 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = original
-
-
-class _PatientOutput(io.TextIOBase):
-    """Standard output that whoever reads it may close: what is printed then is lost, the work goes on."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream  # None where the shell has closed it
-
-    def write(self, text: str) -> int:
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        # A terminal may not know every character.
-        shown = text.encode(encoding, "replace").decode(encoding)
-        self._attempt(lambda stream: stream.write(shown))
-        return len(text)
-
-    def flush(self) -> None:
-        self._attempt(lambda stream: stream.flush())
-
-    def _attempt(self, action: Callable[[TextIO], object]) -> None:
-        if self.stream is None:
-            return
-        try:
-            action(self.stream)
-        except OSError as error:
-            # Python flushes standard output once more when it ends.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
-            self.stream = None
-            if not isinstance(error, BrokenPipeError):
-                raise
-
-
-@contextmanager
-def _patient_output() -> Iterator[None]:
-    """Let no closed pipe end the work; a full disk behind standard output is an error like any other."""
-    with redirect_stdout(_PatientOutput(sys.stdout)) as output:
-        yield
-        output.flush()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import shlex
-import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ import torch
 
 from . import data, evaluation, exercises, models, records, runtime, training
 from .data import PartList, Preprocess, Split
-from .files import atomic, claimed, refuse_foreign, refuse_unwritable
+from .files import atomic, claimed, refuse_unwritable
 from .photos import (
     CIFAR_DATA,
     LIST,
@@ -30,6 +26,7 @@ from .photos import (
     unseen_photos,
     write_table,
 )
+from .targets import miss_best, refuse_foreign
 from .training import Board, DivergedError, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
@@ -59,7 +56,7 @@ def train(arguments: argparse.Namespace) -> None:
     if test is not None:
         record = _record_name(arguments, recipe, val)
         records.refuse_existing(arguments.record, record, overwrite=arguments.overwrite)
-        refuse_foreign(arguments.record / f"{record}.json", _json_of("format", "name", "test"), what="record")
+        refuse_foreign(arguments.record / f"{record}.json", what="record")
     runtime.seed_everything(arguments.seed)
     model = models.create(arguments.model, num_classes=len(learn.classes))
     history = _run(arguments, model, parts, recipe, name=arguments.model, how=how)
@@ -173,7 +170,7 @@ def _run(
         refuse_unwritable(arguments.tensorboard / out.name, what="curves (--tensorboard)")
     with _claimed(arguments, out, "model.safetensors" if only_head else "checkpoint.pt"):
         if arguments.resume and distributed.rank() == 0:
-            _miss_best(out, val)
+            miss_best(out, val)
         held_out = f", {len(val):,} for validation" if val is not None else ""
         held_out += f", {len(parts['test']):,} kept for the test" if "test" in parts else ""
         size = f"{models.count_parameters(model):,} parameters"
@@ -261,43 +258,6 @@ def _claimed(arguments: argparse.Namespace, out: Path, state: str) -> contextlib
     return claimed(out, RESULTS, state=state, hopeless=DivergedError, **how)
 
 
-def _json_of(*keys: str) -> Callable[[bytes], bool]:
-    """Return what tells whether a file's content is a JSON object with these keys."""
-
-    def ours(content: bytes) -> bool:
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            return False
-        return isinstance(found, dict) and found.keys() >= {*keys}
-
-    return ours
-
-
-def _logits(content: bytes) -> bool:
-    """Tell whether a file's content is what ``--logits`` writes."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as parts:
-            return {"logits.npy", "classes.npy"} <= {*parts.namelist()}
-    except zipfile.BadZipFile:
-        return False
-
-
-def _miss_best(out: Path, val: Split | None) -> None:
-    """Warn if the best network of a run that goes on cannot be had: only a better one will be written."""
-    path = out / "best.safetensors"
-    best = History.from_checkpoint(out / "checkpoint.pt").best()
-    if best is None or val is None:
-        return
-    try:
-        epoch = models.load_weights(path)[1].get("epoch", 0)
-        problem = f"is of epoch {epoch}, not of {best['epoch']}" if epoch < best["epoch"] else ""
-    except (FileNotFoundError, ValueError) as error:
-        problem = f"cannot be used ({error})"
-    if problem:
-        warnings.warn(f"{path} {problem}: it is written again only if a later epoch is better", stacklevel=2)
-
-
 def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
     """Say what is computed where and how."""
     where = f"{runtime.describe(device)['device']} x {distributed.size()}".removesuffix(" x 1")
@@ -328,10 +288,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for what, place in places.items():
         if place is not None:
             refuse_unwritable(place, what=f"the {what}")
-    if arguments.json is not None:
-        refuse_foreign(arguments.json, _json_of("accuracy", "n", "seen_in_training"), what="report")
-    if arguments.logits is not None:
-        refuse_foreign(arguments.logits, _logits, what="logits")
+    refuse_foreign(arguments.json, what="report")
+    refuse_foreign(arguments.logits, what="logits")
     seen = 0
     where = arguments.data or (None if network.known or network.metadata.get("photos") else "sample")
     if where in CIFAR_DATA:
@@ -386,7 +344,7 @@ def predict(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
     if arguments.csv is not None:
         refuse_unwritable(arguments.csv.parent, what="the table (--csv)")
-        refuse_foreign(arguments.csv, lambda content: content.startswith(b"file,class_1,"), what="table")
+        refuse_foreign(arguments.csv, what="table")
     paths = data.find_pictures(arguments.images)
     on_error = "skip" if arguments.skip_unreadable else "raise"
     device, rows = runtime.pick_device(arguments.device), []
@@ -409,8 +367,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Write a network as ONNX."""
     network = open_network(arguments.weights, name=arguments.model, size=arguments.size)
     refuse_unwritable(arguments.file.parent, what="the network")
-    # ONNX is a message whose first field, a number, is the version of the format.
-    refuse_foreign(arguments.file, lambda content: content.startswith(b"\x08"), what="ONNX network")
+    refuse_foreign(arguments.file, what="ONNX network")
     how, temperature = network.how, network.temperature
     error = evaluation.export_onnx(
         arguments.file, network.model, classes=network.classes, how=how, temperature=temperature

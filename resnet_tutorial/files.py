@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 # fmt: off
 __all__ = [
-    "ASSETS", "atomic", "claimed", "damaged", "refuse_foreign", "refuse_unwritable", "remove_stale", "waiting",
+    "ASSETS", "atomic", "claimed", "damaged", "refuse_unwritable", "remove_stale", "waiting",
     "workspace",
 ]
 # fmt: on
@@ -116,19 +116,6 @@ def refuse_unwritable(path: str | Path, *, what: str) -> None:
     else:
         return
     raise ValueError(f"cannot write to {path}: {reason}: give another place for {what}")
-
-
-def refuse_foreign(path: Path, ours: Callable[[bytes], bool], *, what: str) -> None:
-    """Raise ``ValueError`` if ``path`` is a file with a content that is not ``ours``, so as not to replace it.
-
-    Example:
-        >>> size = Path("answers.csv").write_text("my own table")
-        >>> refuse_foreign(Path("answers.csv"), lambda content: content.startswith(b"file,"), what="table")
-        Traceback (most recent call last):
-        ValueError: answers.csv is there and no earlier table: give another name, or remove it
-    """
-    if path.is_file() and (content := path.read_bytes()) and not ours(content):
-        raise ValueError(f"{path} is there and no earlier {what}: give another name, or remove it")
 
 
 def waiting(path: Path) -> str:

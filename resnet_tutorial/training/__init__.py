@@ -21,6 +21,6 @@ __all__ = [
     "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d",
     "History", "Muon", "Pipeline", "Progress", "Recipe", "Row", "choose_method", "class_weights",
     "distributed", "fit", "fit_head", "freeze_backbone", "freeze_batchnorm", "get_recipe", "parameter_groups",
-    "read_changes", "replace_head", "stages", "train_step", "trainable", "unfreeze",
+    "read_changes", "replace_head", "saved_precision", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on

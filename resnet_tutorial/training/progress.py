@@ -312,6 +312,14 @@ def saved_precision(path: str | Path) -> str:
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If the file is damaged.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> sgd, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+        >>> identity = {"precision": "bfloat16"}
+        >>> Progress(identity, History(), model, sgd, scaler, None, torch.device("cpu")).save("run.pt")
+        >>> saved_precision("run.pt")
+        'bf16'
     """
     name = str(_read(path, torch.device("cpu"))["identity"].get("precision"))
     return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, "auto")
