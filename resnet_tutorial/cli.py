@@ -138,6 +138,12 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _word(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: leave the option out, or give a value")
+    return text
+
+
 def _place(text: str) -> str:
     """Refuse what can be the name of no file."""
     if not text:
@@ -214,7 +220,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", nargs="+", metavar="NAME", help="measure only images of these classes")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
-    sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    sub.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     sub.add_argument(
         "--report", type=_path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
     )
@@ -233,7 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
     sub.add_argument("--csv", type=_path, metavar="FILE", help="write a table instead")
-    sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    sub.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     _add_reading(sub)
 
     sub = add(
@@ -326,7 +332,7 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
         help="change any field of the recipe, such as views=none",
     )
     parser.add_argument("--seed", type=_number(0, 2**32 - 1), default=0, help="from 0 to 2**32 - 1")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    parser.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     parser.add_argument("--precision", choices=runtime.PRECISIONS, default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the network (pays in long runs)")
     parser.add_argument(

@@ -43,6 +43,8 @@ def download(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
     recipe, how = _recipe(arguments), Preprocess(arguments.size or 32)
+    if arguments.classes and len({*arguments.classes}) < 2:
+        raise ValueError(f"--classes {arguments.classes[0]!r}: give at least two classes to tell apart")
     test = None
     if arguments.record is not None:
         if arguments.data not in CIFAR_DATA:

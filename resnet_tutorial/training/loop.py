@@ -194,8 +194,9 @@ def fit(
     if resume and checkpoint is not None:
         state.load(checkpoint)
         first, last = (min((len(history.rows) + more) * len(load), total) for more in (0, 1))
-        if not first <= state.step <= last:
-            told = f"step {state.step} is none of epoch {len(history.rows) + 1}"
+        counted = (state.step - first) * batch_size
+        if not first <= state.step <= last or (distributed.rank() == 0 and state.sums[0] != counted):
+            told = f"step {state.step} and {state.sums[0]:g} images do not fit {len(history.rows)} epochs"
             raise ValueError(f"{checkpoint} is damaged: {told}: start the run again without resuming")
 
     how = {"normalize": normalize, "dtype": dtype, "flip": recipe.test_flip}

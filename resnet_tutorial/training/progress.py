@@ -256,6 +256,10 @@ class Progress:
         self.started = time.perf_counter()
 
     def _restore(self, content: dict[str, Any]) -> None:
+        kinds: dict[str, Any] = dict.fromkeys(self._parts(), dict) | {"step": int, "seconds": (int, float)}
+        for name, kind in (kinds | {"sums": Tensor, "torch_generator": Tensor}).items():
+            if not isinstance(content.get(name), kind):
+                raise ValueError(f"its {name} is missing or of another kind")
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["torch_generator"].cpu())
@@ -336,6 +340,9 @@ def is_finite(model: nn.Module) -> bool:
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Return what differs between two runs, in words."""
+    """Return what differs between two runs, in words: the first three."""
     pairs = [(name, theirs.get(name), ours.get(name)) for name in theirs | ours]
-    return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
+    differ = [
+        f"{name!s:.40} {there!r:.80} there, {here!r:.80} here" for name, there, here in pairs if there != here
+    ]
+    return differ[:3] + [f"and {len(differ) - 3} more"] * (len(differ) > 3)
