@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ended_by_sigterm(), _plain_warnings(), patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
-        system = isinstance(error, OSError) and error.filename is not None
-        _complain(f"{error.filename}: {error.strerror}" if system else str(error))
+        _complain(_reason(error))
         return 2
     except KeyboardInterrupt as error:
         asked = isinstance(error, TerminatedError)
@@ -91,6 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
         return 2
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Return the message, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or type(error).__name__}"
+    return str(error)
 
 
 def _complain(text: str) -> None:
