@@ -138,7 +138,7 @@ def fit(
         compile: Whether to compile the network, on a GPU with CUDA graphs; pays in long runs.
         groups: Parameter groups for the optimiser, each with its own ``lr`` (fine-tuning); their ratio to
             each other is kept while the schedule changes them. Default: all trainable parameters.
-        progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
+        progress: Whether to show a bar; ``None`` shows it in a terminal and in a notebook.
         on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
             the model has the averaged ones at that time.
         on_best: Called after it when the epoch is the best so far (``recipe.best_by``), in resumed runs too.
@@ -307,9 +307,9 @@ def _tuned() -> Iterator[None]:
 
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:
-    """Return a bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
+    """Return a bar of the kind that terminal or notebook can show; unless asked for, only in these two."""
     if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
+        show = _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
     if show and distributed.rank() == 0:
         from tqdm.auto import tqdm  # looks for a notebook's widgets, and warns where there are none
     else:
@@ -317,6 +317,12 @@ def _progress_bar(total: int, done: int, show: bool | None) -> Any:
 
         show = False
     return tqdm(total=total, initial=done, unit="step", leave=False, disable=not show)
+
+
+def _in_notebook() -> bool:
+    """Return whether a notebook's kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _identity(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -437,3 +440,12 @@ def test_parameter_groups_are_those_of_the_network():
     model, other = cifar_resnet(8, width=4, num_classes=3), cifar_resnet(8, width=4, num_classes=3)
     with pytest.raises(ValueError, match="groups are of another network"):
         fit(model, coloured(), None, Recipe(name="r", epochs=1), groups=parameter_groups(other, lr=0.1))
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=object())])
+def test_a_bar_is_shown_in_a_notebook(shell, monkeypatch):
+    """A kernel's standard error is no terminal: minutes passed in a notebook without a sign of life."""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for show, shown in ((None, hasattr(shell, "kernel")), (True, True), (False, False)):
+        assert loop._progress_bar(3, 0, show).disable == (not shown)
