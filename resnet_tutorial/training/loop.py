@@ -353,12 +353,15 @@ def _check(
     """Refuse what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
         raise ValueError("early stopping (patience) needs validation images: hold some out")
-    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
-        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
-    if resume and checkpoint is None:
-        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:
         raise ValueError(f"cannot train on {len(train)} image(s): batch normalisation needs at least 2")
+    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
+        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
+    # By type, as a frozen layer is of another class.
+    if batch_size == distributed.size() and any(type(layer) is nn.BatchNorm2d for layer in model.modules()):
+        raise ValueError("batch normalisation needs batches of 2 or more images a process (--batch-size)")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if val is not None and val.classes != train.classes:
         raise ValueError(f"training and validation classes differ: {train.classes} and {val.classes}")
     own = {id(parameter) for parameter in model.parameters()}
