@@ -293,6 +293,7 @@ def test_tables_have_a_caption_and_heads_with_a_scope(page):
     assert all(captions) and len(set(captions)) == len(captions)
     for table in re.findall(r'<table class="table">.*?</table>', text, re.DOTALL):
         assert not re.search(r"<th(?![^>]* scope=)[ >]", table)
+        assert not re.search(r"<th[^>]*>(<p></p>)?</th>", table)
 
 
 @built

@@ -66,7 +66,7 @@ window.tryNetwork = (() => {
   let drawn = Promise.resolve();
 
   const rows = classes.map((name, k) => {
-    const bar = make("span", { className: "try-bar" });
+    const bar = make("span", { className: "try-bar", style: "width: 0" });
     const value = make("span", { className: "try-percent" });
     const button = make("button", { type: "button" }, make("span", {}, name), make("span", {}, bar), value);
     button.addEventListener("click", () => {
