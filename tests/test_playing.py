@@ -124,7 +124,7 @@ PLAYS = {
             'PROFILED = "resnet20"': 'PROFILED = "resnet14"',
             'name="short", epochs=6,': 'name="short", epochs=4,',
         },
-        ("800 for validation", "ResNet-14", "epoch 5: ", "rate 0.15: ", "batches of 64", "best of 4 epochs"),
+        ("400 for validation", "ResNet-14", "epoch 5: ", "rate 0.15: ", "batches of 64", "best of 4 epochs"),
         ("ResNet-8", "rate 0.05: ", "batches of  8", "best of 6 epochs"),
     ),
     "fine-tuning, other classes, budgets, quality and rates": Play(
