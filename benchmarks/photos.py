@@ -1,10 +1,11 @@
 """Photos of one's own: reading them, a head on features computed once, and the memory of a fine-tuning.
 
 Reading: JPEGs of 12 megapixels to 224 pixels (`Resize(256)`, `CenterCrop(224)`), by torchvision's
-`ImageFolder` with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and from
-its cache. Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all layers in
-every epoch, and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit` on photos in
-the cache, in a process of its own. The pictures are made for the purpose, noisy enough for a photo's file size.
+`ImageFolder` with a `DataLoader` at its best number of workers, and by `load_folder`, the first time and
+from its cache. Head: the linear probe of a ResNet-18 with frozen layers, by a plain loop, which runs all
+layers in every epoch, and by `fit_head`; both start from files, and the cache is empty. Memory: of `fit`
+on photos in the cache, in a process of its own. The pictures are made for the purpose, noisy enough for a
+photo's file size.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
         f"Reading {args.photos:,} JPEGs of {size} pixels",
         args,
         ("way", "seconds", "times as fast as ImageFolder at its best", "range over rounds"),
-        [(name, f"{median(values):.2f}", *ratio(times[best], values)) for name, values in times.items()],
+        [(name, f"{median(values):.3g}", *ratio(times[best], values)) for name, values in times.items()],
         name="photos-reading",
         how=f"medians over rounds ({args.repeats}), interleaved but for the last row",
         notes=[f"Mean file size: {size_on_disk / args.photos / 1e6:.1f} MB."],
@@ -183,7 +184,7 @@ def measure(args: argparse.Namespace, place: Path) -> None:
         f"A linear probe of ResNet-18 on {args.photos:,} photos, from files to the head",
         args,
         ("way", "seconds", "times as fast as the plain loop", "range over rounds"),
-        [(name, f"{median(values):.2f}", *ratio(times[plain], values)) for name, values in times.items()],
+        [(name, f"{median(values):.3g}", *ratio(times[plain], values)) for name, values in times.items()],
         name="photos-probe",
         how=f"medians over interleaved rounds ({args.repeats})",
     )

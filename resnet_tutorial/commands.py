@@ -24,6 +24,7 @@ from .photos import (
     only_classes,
     open_network,
     unseen_photos,
+    what_is_there,
     write_table,
 )
 from .targets import miss_best, refuse_foreign
@@ -173,24 +174,21 @@ def _run(
     with _claimed(arguments, out, "model.safetensors" if only_head else "checkpoint.pt"):
         if arguments.resume and distributed.rank() == 0:
             miss_best(out, val)
-        held_out = f", {len(val):,} for validation" if val is not None else ""
-        held_out += f", {len(parts['test']):,} kept for the test" if "test" in parts else ""
-        size = f"{models.count_parameters(model):,} parameters"
-        _say(f"{name}: {size}; {len(learn):,} training images{held_out}")
-        choices = _choices(device, dtype, arguments.compile)
-        _say(f"{choices}, {recipe.optimizer}, batches of {recipe.batch_size}, {how.size} pixels")
+        _say(f"{name}: {models.count_parameters(model):,} parameters; {what_is_there(parts)}")
+        _say(f"{_choices(device, dtype, arguments.compile, recipe)}, {how.size} pixels")
 
         def save(name: str, **about: Any) -> None:
-            details = {"classes": learn.classes, "normalize": normalize, "seed": arguments.seed, **about}
-            models.save_model(out / name, model, photos=photos, **how.stored(), **details)
+            about |= how.stored() | {"recipe": dataclasses.asdict(recipe), "seed": arguments.seed}
+            about |= {"classes": learn.classes, "normalize": normalize, "photos": photos}
+            models.save_model(out / name, model, **about)
             if photos:
                 PartList.of(arguments.data, parts).save(out / LIST)
 
         if head:
             about = {"normalize": normalize, "device": device, "dtype": dtype}
             found = training.fit_head(model, learn, val, balanced=recipe.class_weights, **about)
-            held = f", validation {found['val_accuracy']:.1%}" if val is not None else ""
-            _say(f"the head on its own: accuracy {found['train_accuracy']:.1%}{held}")
+            held = f", {found['val_accuracy']:.1%} in validation" if val is not None else ""
+            _say(f"the head on its own: accuracy {found['train_accuracy']:.1%} in training{held}")
 
         board = None
         if arguments.tensorboard is not None and distributed.rank() == 0:
@@ -202,8 +200,7 @@ def _run(
                 board(row)
 
         def on_best(row: Row) -> None:
-            fields = dataclasses.asdict(recipe)
-            save("best.safetensors", recipe=fields, epoch=row["epoch"], val_loss=row["val_loss"])
+            save("best.safetensors", epoch=row["epoch"], val_loss=row["val_loss"])
 
         history = (
             History(setup=runtime.describe(device) | {"head": found})
@@ -227,9 +224,12 @@ def _run(
             )
         )
         if history.rows:
-            _say(f"trained in {history.rows[-1]['seconds']:.0f} s")
+            last = history.rows[-1]
+            _say(f"trained in {last['seconds']:.0f} s")
+            if head and val is not None and (last["val_accuracy"] or 0) < found["val_accuracy"]:
+                _say("in validation the head on its own was better: lower the rate (--lr), or --method head")
         if distributed.rank() == 0:
-            about = {"recipe": dataclasses.asdict(recipe)}
+            about = {}
             if val is not None:
                 seen = evaluation.predict(model, val, normalize=normalize, device=device)
                 about["temperature"] = evaluation.fit_temperature(seen)
@@ -260,10 +260,10 @@ def _claimed(arguments: argparse.Namespace, out: Path, state: str) -> contextlib
     return claimed(out, RESULTS, state=state, hopeless=DivergedError, **how)
 
 
-def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool) -> str:
+def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool, recipe: Recipe) -> str:
     """Say what is computed where and how."""
     where = f"{runtime.describe(device)['device']} x {distributed.size()}".removesuffix(" x 1")
-    how = "compiled" if compile else "not compiled"
+    how = f"{'' if compile else 'not '}compiled, {recipe.optimizer}, batches of {recipe.batch_size}"
     return f"{where}, {runtime.precision_name(dtype)}, channels-last, {how}"
 
 

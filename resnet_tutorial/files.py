@@ -261,6 +261,12 @@ def _move(source: Path, target: Path, names: Sequence[str]) -> None:
             (source / name).replace(target / name)
 
 
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Join the first names, and say how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def damaged(path: str | Path, error: Exception, *, what: str) -> str:
     """Say in one line that a file is not ``what`` it should be, with the beginning of the reader's own error.
 

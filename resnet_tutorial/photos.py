@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 
 from . import data, models
 from .data import PartList, Preprocess, Split, load_folder
-from .files import atomic
+from .files import atomic, listed
 
 # fmt: off
 __all__ = [
     "CIFAR_DATA", "LIST", "Network", "cifar_images", "label_as", "only_classes", "open_network",
-    "unseen_photos", "write_table",
+    "unseen_photos", "what_is_there", "write_table",
 ]
 # fmt: on
 
@@ -223,6 +224,23 @@ def only_classes(split: Split, only: list[str] | None) -> Split:
     only = list(dict.fromkeys(only))
     wanted = torch.tensor([split.classes.index(name) for name in only], device=split.labels.device)
     return split.subset(torch.isin(split.labels, wanted), name=f"{split.name}, only {', '.join(only)}")
+
+
+def what_is_there(parts: Mapping[str, Split]) -> str:
+    """Say how many images each part has, and of each class if they are not equally many.
+
+    Example:
+        >>> split = cifar_images("sample", Preprocess(), "test").with_classes(["cat", "dog"])
+        >>> what_is_there({"train": split.subset(range(120)), "test": split.subset(range(120, 200))})
+        '120 training images (57 cat, 63 dog), 80 kept for the test'
+    """
+    learn = parts["train"]
+    counts = learn.counts().tolist()
+    text = f"{len(learn):,} training images"
+    if min(counts) < max(counts):
+        text += f" ({listed([f'{n:,} {name}' for n, name in zip(counts, learn.classes, strict=True)])})"
+    text += f", {len(parts['val']):,} for validation" if "val" in parts else ""
+    return text + (f", {len(parts['test']):,} kept for the test" if "test" in parts else "")
 
 
 def write_table(path: Path, rows: list[tuple[Path, list[tuple[str, float]]]]) -> None:

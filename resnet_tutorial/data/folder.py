@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..files import listed
 from .pictures import IMAGE_SUFFIXES
 from .preprocess import WHITE, Preprocess
 from .sources import cache_dir
@@ -91,7 +92,9 @@ def load_folder(
     done = decode(path, files, how, cache=cache_dir() / "photos" if cache else None)
     report = f"{len(done.errors)} unreadable in {path}: {listed(done.errors)}"
     if done.errors and on_error == "raise":
-        raise ValueError(f"{report}; repair or remove what is named, or skip it (on_error='skip')")
+        raise ValueError(
+            f"{report}; repair or remove what is named, or skip it (--skip-unreadable; on_error='skip')"
+        )
     labels = [labels[k] for k in done.places]
     if empty := [str(path / name) for label, name in enumerate(classes) if label not in labels]:
         found = f" (found only {listed(done.errors + other)})" if done.errors or other else ""
@@ -178,9 +181,3 @@ def _visible(folder: Path) -> list[Path]:
         for entry in folder.iterdir()
         if not entry.name.startswith(".") and entry.name.lower() not in CLUTTER
     )
-
-
-def listed(names: Sequence[str], most: int = 20) -> str:
-    """Join the first names, and say how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

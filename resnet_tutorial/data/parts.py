@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ..files import atomic
-from .folder import PARTS, listed, load_folder, part_folders
+from ..files import atomic, listed
+from .folder import PARTS, load_folder, part_folders
 from .preprocess import Preprocess
 from .splits import Split
 

@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = (
     ".jp2", ".avif", *HEIF_SUFFIXES, *RAW_SUFFIXES,
 )
 # fmt: on
+LARGE = 1_000_000  # pixels of a picture that takes long to decode
 AT_ONCE = 512  # pictures that are read ahead: 80 MB at 224 pixels
 
 
@@ -42,8 +43,8 @@ def load_image(path: str | os.PathLike[str], *, size: int | Preprocess = 32) -> 
     The orientation noted by the camera (EXIF) is applied; transparency is laid on white; palettes, grey,
     CMYK and 16-bit grey become 8-bit RGB. A number for ``size`` resizes the largest central square with
     antialiasing (bicubic), which equals bringing the shorter side to ``size`` and cropping the centre; a
-    ``Preprocess`` says all of it. A JPEG far larger than needed is decoded at a half, a quarter or an eighth
-    of its size. Of an animation the first frame counts.
+    ``Preprocess`` says all of it. A JPEG of more than a megapixel is decoded at a half, a quarter or an
+    eighth of its size if that leaves at least twice what is needed. Of an animation the first frame counts.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -87,8 +88,9 @@ def read_picture(path: Path, how: Preprocess) -> Picture:
             raise ValueError("raw data of a camera: export it as JPEG")
         with Image.open(path) as picture:
             width, height = picture.size
-            factor = how.resize / min(width, height)
-            picture.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))  # of a JPEG only
+            if width * height > LARGE:
+                factor = 2 * how.resize / min(width, height)  # smaller, and the result would be another one
+                picture.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))  # of a JPEG only
             upright, largest = _as_rgb(ImageOps.exif_transpose(picture), how.white)
         width, height = upright.size
         side = min(width, height) * how.size / how.resize

@@ -6,14 +6,14 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data import Preprocess
-from ..files import atomic, workspace
+from ..files import atomic
 
 NEEDED = "export needs two more packages: pip install onnx onnxruntime onnxscript"
 LARGEST_ERROR = 1e-3  # of a logit
@@ -65,9 +65,9 @@ def export_onnx(
         True
     """
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
+        import onnxscript  # noqa: F401 (torch's exporter needs them)
     except ModuleNotFoundError:
         raise ValueError(NEEDED) from None
     generator = torch.Generator().manual_seed(0)
@@ -75,18 +75,12 @@ def export_onnx(
     whole = WithInput(model, how, temperature).eval()
     with torch.inference_mode():
         expected = whole(pixels).numpy()
-    with workspace(Path(path).absolute().parent) as folder:
-        batch = {"pixels": {0: torch.export.Dim("batch", min=1)}}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about itself
-            options: dict[str, Any] = {
-                "input_names": ["pixels"],
-                "output_names": ["logits"],
-                "verbose": False,
-            }
-            made = str(folder / "model.onnx")
-            torch.onnx.export(whole, (pixels,), made, dynamo=True, dynamic_shapes=batch, **options)
-        graph = onnx.load(made)
+    names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["logits"]}
+    batch = {"pixels": {0: torch.export.Dim("batch", min=1)}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        made = torch.onnx.export(whole, (pixels,), dynamo=True, dynamic_shapes=batch, verbose=False, **names)
+    graph = cast(torch.onnx.ONNXProgram, made).model_proto
     about = {"classes": list(classes), **how.stored(), "temperature": temperature}
     for name, value in about.items():
         graph.metadata_props.add(key=name, value=json.dumps(value, ensure_ascii=False))

@@ -28,7 +28,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 56rem;
   margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem; text-align: right }
 td:first-child, th:first-child { text-align: left } thead { border-bottom: 2px solid #222 }
-img { max-width: 100%; height: auto } .scroll { overflow-x: auto }
+h1 { overflow-wrap: anywhere } img { max-width: 100%; height: auto } .scroll { overflow-x: auto }
 """
 
 
@@ -116,7 +116,8 @@ def _per_class(result: Report) -> str:
         for k, name in enumerate(result.classes)
     ]
     header = ("class", *(column.replace("_", " ") for column in columns), "images")
-    never = "".join(f"<p>Never predicted: {html.escape(name)}.</p>\n" for name in result.never_predicted)
+    names = html.escape(", ".join(result.never_predicted))
+    never = f"<p>Never predicted, though among the images: {names}.</p>\n" if names else ""
     return f"<h2>Classes</h2>\n{never}{_table(header, rows)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,9 +49,9 @@ def series_style(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "linestyle": LINE_STYLES[i % len(LINE_STYLES)]}
 
 
-def number(value: float, *, digits: int = 4) -> str:
+def number(value: SupportsFloat, *, digits: int = 4) -> str:
     """Return a number without trailing zeros, with a minus sign of its own instead of a hyphen."""
-    return f"{round(value, digits) + 0:g}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(float(value), digits) + 0:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def as_text(name: str) -> str:

@@ -53,7 +53,7 @@ def test_what_a_rare_class_suffers_is_said(pets, tmp_path):
     assert result.never_predicted == ("n<ewt",)
     assert "balanced  0.6667" in str(result) and "never predicted, though it occurs: n<ewt" in str(result)
     page = write_report(tmp_path, predictions, split, title="Pets", about={}).read_text()
-    assert "Never predicted: n&lt;ewt." in page and "Wrong predictions: 2" in page
+    assert "Never predicted, though among the images: n&lt;ewt." in page and "Wrong predictions: 2" in page
     assert "c/4.png" in page and "c/5.png" in page and "a/0.png" not in page
 
 

@@ -385,10 +385,8 @@ def test_weights_of_a_file(tmp_path):
 
 def test_shipped_weights_are_found_and_verified(tmp_path, monkeypatch):
     """Weights of another release, or damaged in the package, used without a word."""
-    with pytest.raises(
-        ValueError, match=r"no weights 'imagenet' for resnet8 \(shipped: .*\): give a .safetens"
-    ):
-        create("resnet8", weights="imagenet")
+    with pytest.raises(ValueError, match=r"no weights 'cats' for resnet8 \(shipped: .*\): give a .safetens"):
+        create("resnet8", weights="cats")
     model = create("resnet8")
     path = tmp_path / "resnet8-tiny.safetensors"
     models.save_model(path, model, classes=[str(k) for k in range(10)], normalize=NORMALIZE)

@@ -66,7 +66,7 @@ def test_a_large_jpeg_is_decoded_small(tmp_path, monkeypatch):
     original = pictures_module._as_rgb
     monkeypatch.setattr(pictures_module, "_as_rgb", lambda p, w: loaded.append(p.size) or original(p, w))
     small, whole = (load_image(tmp_path / name, size=128).float() for name in ("a.jpg", "a.png"))
-    assert loaded == [(200, 150), (1600, 1200)]
+    assert loaded == [(400, 300), (1600, 1200)]
     assert (small - whole).abs().mean() < 3
 
 
