@@ -17,12 +17,29 @@ __all__ = ["TerminatedError", "ended_by_sigterm", "patient_output"]
 
 
 class TerminatedError(KeyboardInterrupt):
-    """Somebody asked the process to end; whatever tidies up after Ctrl-C does so after it."""
+    """Somebody asked the process to end; whatever tidies up after Ctrl-C does so after it.
+
+    Example:
+        >>> issubclass(TerminatedError, KeyboardInterrupt)
+        True
+    """
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does; torchrun's processes are left to torchrun."""
+    """Let SIGTERM end a command as Ctrl-C does; torchrun's processes are left to torchrun.
+
+    Raises:
+        TerminatedError: When the signal comes, if nothing else has taken it.
+
+    Example:
+        >>> try:
+        ...     with ended_by_sigterm():
+        ...         signal.raise_signal(signal.SIGTERM)
+        ... except TerminatedError:
+        ...     print("asked to end")
+        asked to end
+    """
 
     def end(*_: object) -> NoReturn:
         raise TerminatedError
@@ -72,7 +89,13 @@ class _PatientOutput(io.TextIOBase):
 
 @contextmanager
 def patient_output() -> Iterator[None]:
-    """Let no closed pipe end the work; a full disk behind standard output is an error like any other."""
+    """Let no closed pipe end the work; a full disk behind standard output is an error like any other.
+
+    Example:
+        >>> with patient_output():
+        ...     print("a line")
+        a line
+    """
     with redirect_stdout(_PatientOutput(sys.stdout)) as output:
         yield
         output.flush()

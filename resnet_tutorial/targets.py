@@ -63,7 +63,21 @@ KINDS: dict[str, Callable[[bytes], bool]] = {
 
 
 def miss_best(out: Path, val: Split | None) -> None:
-    """Warn if the best network of a run that goes on cannot be had: only a better one will be written."""
+    """Warn if the best network of a run that goes on cannot be had: only a better one will be written.
+
+    Args:
+        out: The folder of the run, with its checkpoint.
+        val: Its validation images, if there are any.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn, optim
+        >>> from resnet_tutorial.training import Progress
+        >>> model = nn.Linear(2, 2)
+        >>> sgd, scaler = optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+        >>> Progress({}, History(), model, sgd, scaler, None, torch.device("cpu")).save("checkpoint.pt")
+        >>> miss_best(Path(), None)  # no epoch is done, so nothing is missed
+    """
     path = out / "best.safetensors"
     best = History.from_checkpoint(out / "checkpoint.pt").best()
     if best is None or val is None:

@@ -77,7 +77,8 @@ def test_without_a_checkpoint_nothing_is_promised(out):
 def test_a_diverging_training_keeps_the_finished_network(tmp_path, monkeypatch, capsys):
     """The same, by the command."""
     monkeypatch.chdir(tmp_path)
-    train = "train --classes cat dog --model resnet8 --device cpu --precision fp32 --batch-size 50 --out run --epochs"
+    train = "train --classes cat dog --model resnet8 --device cpu --precision fp32 --batch-size 50 --out run"
+    train += " --epochs"
     assert cli.main(f"{train} 1".split()) == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     assert cli.main(f"{train} 2 --lr 1e6 --save-every 1 --overwrite".split()) == 2
