@@ -30,7 +30,7 @@ def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does; torchrun's processes are left to torchrun.
 
     Raises:
-        TerminatedError: When the signal comes, if nothing else has taken it.
+        TerminatedError: If the signal comes and nothing else has taken it.
 
     Example:
         >>> try:
