@@ -76,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ended_by_sigterm(), _plain_warnings(), patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
-        system = isinstance(error, OSError) and error.filename is not None
-        _complain(f"{error.filename}: {error.strerror}" if system else str(error))
+        if isinstance(error, OSError) and error.filename is not None:
+            _complain(f"{error.filename}: {error.strerror}")
+        else:
+            _complain(str(error))
         return 2
     except KeyboardInterrupt as error:
         asked = isinstance(error, TerminatedError)

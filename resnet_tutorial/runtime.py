@@ -194,7 +194,9 @@ def _bf16_pays() -> bool:
     # In turn, so that other work on the machine slows both.
     pairs = [(seconds(None), seconds(torch.bfloat16)) for _ in range(5)]
     fp32, bf16 = map(min, zip(*pairs, strict=True))
-    return bf16 < 0.8 * fp32  # the margin keeps chance out: the same machine should always choose the same
+    return bool(
+        bf16 < 0.8 * fp32
+    )  # the margin keeps chance out: the same machine should always choose the same
 
 
 def _cpu_name() -> str:
