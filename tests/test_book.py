@@ -112,6 +112,26 @@ def test_notebooks_hold_no_output(path):
     assert "widgets" not in metadata
 
 
+def test_the_book_is_no_longer_than_it_promises():
+    """A book that grew by a sentence a week was a third too long before anybody noticed."""
+    words = {
+        path.stem: sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
+        for path in NOTEBOOKS
+        if path.stem[:2].isdigit()
+    }
+    assert len(words) == 8 and sum(words.values()) <= 36_000
+    assert words.pop("00_quick_start") <= 1_200
+    assert max(words.values()) <= 6_000, max(words, key=words.get)
+
+
+@notebooks
+def test_bookkeeping_stays_out_of_sight(path):
+    """A call of `glue` in a page tells its reader nothing."""
+    for cell in cells(path, "code"):
+        if re.search(r"^ *glue\(", cell["source"], re.M):
+            assert {"remove-cell", "remove-input"} & set(cell["metadata"]["tags"]), cell["source"]
+
+
 @notebooks
 def test_notebooks_read_as_a_chapter(path):
     """One title first, at least two figures, a summary, and a folded solution for every exercise."""

@@ -163,13 +163,16 @@ def test_pages_show_buttons_only_with_an_address(project, build_book, address):
         "https://creativecommons.org/licenses/by/4.0/"
     }
     if not address:
-        assert links == set()
+        assert links == set() and "og:image" not in page
         return
     path = f"book/{notebook.name}"
     assert f"https://colab.research.google.com/github/owner/some-name/blob/notebooks/{notebook.name}" in links
     assert not [link for link in links if "mybinder" in link]  # it would unpack a PyTorch for CUDA of 6 GB
     assert f"{ADDRESS}/edit/main/{path}" in links
     assert any(link.startswith(f"{ADDRESS}/issues/new") for link in links)
+    (picture,) = re.findall(r'<meta property="og:image" content="([^"]+)"', page)
+    site = "https://owner.github.io/some-name/"
+    assert picture.startswith(site) and (book / "_build" / "html" / picture.removeprefix(site)).is_file()
 
 
 def shorten(notebook: Path) -> None:

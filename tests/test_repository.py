@@ -88,3 +88,20 @@ def test_commands_in_the_makefile_are_explained():
     for target in set(phony.split()) - {"help"}:
         assert f"make {target}" in shown, target
         assert re.search(rf"^{target}:", text, re.MULTILINE), target
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_run_what_was_read_and_may_do_no_more_than_they_need(path):
+    """A tag of an action that is moved to other code; a token that a test could use to push."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert content["permissions"], "what is not listed is not allowed"
+    steps = [step for job in content["jobs"].values() for step in job["steps"] if "uses" in step]
+    for step in steps:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+        if step["uses"].startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+    writes = [name for name, right in content["permissions"].items() if right == "write"]
+    assert not writes or path.name == "pages.yml"

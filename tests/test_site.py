@@ -222,6 +222,80 @@ def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, browser):
             assert browser.evaluate(state.format(column=column)) == [directions, wanted]
 
 
+NAMED = """<!DOCTYPE html><html lang="en"><head><title>t</title><script src="book.js"></script></head>
+<body class="bd-article"><button aria-label="true cat, predicted dog: 12">12</button>
+<button aria-label="Search">Find a word</button><div class="bd-article">
+<section><h2>One<a>#</a></h2><details><summary aria-label="Toggle hidden content">Stop</summary>x</details>
+<details><summary>Code</summary>y</details></section>
+<section><h2>Two<a>#</a></h2><details><summary>Stop</summary>z</details>
+<details><summary>Stop</summary>z</details></section></div></body></html>"""
+
+
+def test_a_name_that_says_more_than_its_button_stays_and_folds_have_names_of_their_own(tmp_path, browser):
+    """Twelve cells called "12", and eight folds called "Toggle hidden content", cannot be told apart."""
+    shutil.copy(STATIC / "book.js", tmp_path)
+    page = tmp_path / "page.html"
+    page.write_text(NAMED, encoding="utf-8")
+    browser.open(page)
+    names = browser.evaluate(
+        "[...document.querySelectorAll('button, summary')].map((e) => e.getAttribute('aria-label'))"
+    )
+    assert names == [
+        *("true cat, predicted dog: 12", None),
+        *("Stop, under: One", "Code", "Stop, under: Two", "Stop, under: Two, 2"),
+    ]
+
+
+def test_the_search_ranks_the_chapters_and_the_glossary_before_the_api(tmp_path, browser):
+    """Whoever looks up a term found its definition behind everything that mentions it."""
+    shutil.copy(ROOT / "book" / "_ext" / "search_scorer.js", tmp_path)
+    page = tmp_path / "page.html"
+    page.write_text('<!DOCTYPE html><title>t</title><script src="search_scorer.js"></script>', "utf-8")
+    browser.open(page)
+    names = ["api_data", "01_background", "glossary", "faq", "genindex"]
+    scores = browser.evaluate(f"{names}.map((name) => Scorer.score([name, '', '', '', Scorer.term]))")
+    api, chapter, glossary, faq, index = scores
+    assert glossary > chapter == faq > api == index
+    assert browser.evaluate("Scorer.score(['03_building', '', '', '', Scorer.title])") > glossary
+
+
+@built
+@each_page
+def test_a_page_is_no_wider_than_a_phone(page, browser):
+    """One long name in code, and the whole page slides sideways under the thumb."""
+    browser.open(page, width=390)
+    browser.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    browser.evaluate("document.querySelectorAll('.toggle-hidden .toggle-button').forEach((b) => b.click())")
+    size = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    needed, there = browser.evaluate(size)
+    assert needed <= there
+
+
+@built
+@each_page
+def test_folds_have_names_of_their_own(page, browser):
+    """A screen reader lists the folds of a page by their names."""
+    browser.open(page)
+    folds = ".bd-article :is(details > summary, .toggle-button)"
+    names = browser.evaluate(
+        f"[...document.querySelectorAll('{folds}')].map((e) => e.getAttribute('aria-label'))"
+    )
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if not name or re.match("Toggle|Click|Show code|Code$", name)]
+
+
+@built
+@each_page
+def test_tables_have_a_caption_and_heads_with_a_scope(page):
+    """Without them a screen reader says "table, five columns" and leaves the rest to memory."""
+    text = page.read_text(encoding="utf-8")
+    captions = re.findall(r'<table class="table">\s*(?:<caption[^>]*>([^<]*)</caption>)?', text)
+    assert all(captions) and len(set(captions)) == len(captions)
+    for table in re.findall(r'<table class="table">.*?</table>', text, re.DOTALL):
+        assert not re.search(r"<th(?![^>]* scope=)[ >]", table)
+        assert not re.search(r"<th[^>]*>(<p></p>)?</th>", table)
+
+
 @built
 @each_page
 def test_a_page_fetches_nothing_from_outside(page):

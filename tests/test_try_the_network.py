@@ -212,6 +212,15 @@ def test_every_control_works_by_mouse_and_by_key(browser, page, tmp_path):
     assert browser.evaluate(ANSWER).startswith("dropped.png")
 
 
+def test_no_probability_is_shown_as_certain(browser, page):
+    """ "100.0 %" beside nine classes that are not at zero is a sum that cannot be."""
+    browser.open(page)
+    given = [0.9999999, 0.9991, 0.999, 0.996, 0.98, 0.5, 0.0994, 0.001, 0.0009, 1e-9]
+    shown = browser.evaluate(f"{given}.map(tryNetwork.percent)")
+    assert shown[:4] == ["> 99.9 %", "> 99.9 %", "99.9 %", "99.6 %"]
+    assert shown[4:] == ["98 %", "50 %", "9.9 %", "0.1 %", "< 0.1 %", "< 0.1 %"]
+
+
 def test_the_page_asks_for_its_own_files_alone(browser, page):
     """The page says that nothing is sent anywhere."""
     browser.open(page)

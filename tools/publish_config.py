@@ -79,7 +79,7 @@ def publish(root: Path, address: str, *, branch: str = "main") -> list[Path]:
     if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         raise ValueError(
             f"{address!r} is not the address of a repository: give https://github.com/owner/name, which is "
-            "what Colab and Binder can open"
+            "what Colab can open"
         )
     if not re.fullmatch(r"[\w./-]+", branch):
         raise ValueError(f"{branch!r} is not the name of a branch")

@@ -56,8 +56,14 @@ class JoinedWords(SearchEnglish):
 
 
 def configure(app: Sphinx, config: Any) -> None:
-    """Put the package's version under every page, and let the search rank chapters before the API."""
+    """Put the version under every page, rank chapters before the API, name the address for other sites."""
     config.html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
+    address = config.html_theme_options.get("repository_url", "")
+    if on_github := re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", address):
+        config.ogp_site_url = "https://{}.github.io/{}/".format(
+            *on_github.groups()
+        )  # where the workflow puts it
+        config.ogp_image = "_static/social.png"
     footer = config.html_theme_options["extra_footer"]
     config.html_theme_options["extra_footer"] = f"{footer.strip()} Version {__version__}."
 
@@ -69,6 +75,58 @@ def mark_pictures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         drawn = next((path for path in places if path.suffix == ".svg" and path.is_file()), None)
         if drawn is not None and "<image" in drawn.read_text(encoding="utf-8"):
             image["classes"].append("picture")
+
+
+def name_folds(app: Sphinx, doctree: nodes.document) -> None:
+    """Name the folds that every notebook begins with; the others say in their cells what they hold."""
+    for cell in doctree.findall(nodes.container):
+        if cell.get("prompt_show") == app.config.nb_code_prompt_show:
+            if "tag_setup" in cell["classes"]:
+                cell["prompt_show"] = "Code: setup"
+            elif re.match(r"(import|from) ", cell.astext()):
+                cell["prompt_show"] = "Code: imports"
+
+
+def label_tables(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Give each table a caption and its heads a scope, for screen readers.
+
+    The caption is the line in bold type, the name of the folded code, or the heading above it.
+    """
+    said, seen, scope = "", Counter[str](), "col"
+
+    def label(found: re.Match[str]) -> str:
+        nonlocal said, scope
+        whole = found[0]
+        if name := found["heading"] or found["fold"] or found["bold"]:
+            said = re.sub(r"<[^>]+>", "", name).strip()
+            said = said[:1].upper() + said[1:]
+        elif whole.startswith("<table"):
+            seen[said] += 1
+            number = f" ({seen[said]})" if seen[said] > 1 else ""
+            whole += "" if found["caption"] else f'<caption class="visually-hidden">{said}{number}</caption>'
+        elif whole in ("<thead", "<tbody"):
+            scope = "col" if whole == "<thead" else "row"
+        elif whole == "<th":
+            whole += f' scope="{scope}"'
+        return whole
+
+    parts = (
+        r'<h[1-6]>(?P<heading>.*?)<a class="headerlink"|admonition-title">Code for tables?: (?P<fold>.*?)</p>'
+    )
+    parts += r"|<p><strong>(?P<bold>[^<]+)</strong></p>"
+    parts += r'|<table class="table">\s*(?P<caption><caption)?|<thead|<tbody|<th(?=>| class=)'
+    context["body"] = re.sub(parts, label, context.get("body", ""), flags=re.DOTALL)
+
+
+def write_social_picture(app: Sphinx, error: Exception | None) -> None:
+    """Draw the picture that a link to the book shows elsewhere, if the book has an address."""
+    if error is None and app.config.ogp_image and app.builder.name == "html":
+        from resnet_tutorial import plotting
+
+        figure = plotting.block_diagram(["plain", "basic"], columns=2)
+        figure.set_size_inches(12, 6.3)
+        figure.suptitle(app.config.ogp_site_name, fontsize=36)
+        figure.savefig(Path(app.outdir, app.config.ogp_image), dpi=100)
 
 
 def write_cards(app: Sphinx, error: Exception | None) -> None:
@@ -110,7 +168,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_search_language(JoinedWords)
     app.connect("config-inited", configure)
     app.add_js_file("cards.js", defer="defer")
+    app.connect("doctree-read", name_folds)
     app.connect("doctree-resolved", mark_pictures)
+    app.connect("html-page-context", label_tables)
+    app.connect("build-finished", write_social_picture)
     app.connect("build-finished", write_cards)
     app.connect("html-page-context", open_plain_notebooks, priority=900)  # after the theme's own
     app.connect("build-finished", write_plain_edition)

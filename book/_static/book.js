@@ -3,9 +3,12 @@
 
 window.addEventListener("load", () => {
   // A name that leaves out the words on the button cannot be spoken to: let those words be the name.
+  // One that has them and says more stays, such as that of a cell of a confusion matrix.
   for (const item of document.querySelectorAll("summary[aria-label], button[aria-label]")) {
-    if (item.innerText.trim()) item.removeAttribute("aria-label");
+    const words = item.innerText.trim().toLowerCase();
+    if (words && !item.getAttribute("aria-label").toLowerCase().includes(words)) item.removeAttribute("aria-label");
   }
+  nameFolds();
   // In the contents, what opens a page's subpages is a bare arrow.
   for (const item of document.querySelectorAll("summary")) {
     if (item.textContent.trim() || item.hasAttribute("aria-label")) continue;
@@ -35,6 +38,22 @@ window.addEventListener("load", () => {
   }
   markScrollable();
 });
+
+// A fold is called by its title; folds of one title are told apart by the heading above them.
+function nameFolds() {
+  const folds = [...document.querySelectorAll(".bd-article :is(details > summary, .toggle-button)")];
+  const words = (item) => item?.textContent.replace(/\s+/g, " ").replace(/ ?#$/, "").trim();
+  const title = (fold) => words(fold.querySelector(".collapsed") ?? fold.closest(".admonition-title") ?? fold);
+  const titles = folds.map(title);
+  const names = folds.map((fold, i) => {
+    const once = titles.filter((other) => other === titles[i]).length === 1;
+    return once ? titles[i] : `${titles[i]}, under: ${words(fold.closest("section")?.querySelector("h1, h2, h3, h4"))}`;
+  });
+  folds.forEach((fold, i) => {
+    const same = names.slice(0, i).filter((other) => other === names[i]).length;
+    fold.setAttribute("aria-label", same ? `${names[i]}, ${same + 1}` : names[i]);
+  });
+}
 
 // What scrolls sideways on a narrow window must be reachable by the Tab key. The theme does so for code only.
 function markScrollable() {

@@ -22,7 +22,6 @@ from .style import number, one_each, pixels
 
 LOG_ODDS = np.linspace(-7, 7, 141)  # of the thresholds that can be chosen; 0.5 is in the middle
 TEMPERATURES = 2 ** np.linspace(-2, 2, 81)  # 1 is in the middle
-SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 FIELDS = ("lr", "schedule", "warmup", "warmup_lr", "milestones", "gamma")  # of a recipe
 
 
@@ -123,7 +122,7 @@ def interactive_threshold(
     """Let a threshold move counts, precision, recall, F1, and the points on the ROC and PR curves of a class.
 
     The score of an image is the class's softmax probability; images of all other classes are the negatives.
-    A second slider keeps only a share of the positives: the ROC curve stays, precision falls.
+    A second slider lets each positive count for less: the ROC curve stays, precision falls.
 
     Args:
         logits: ``(N, K)``.
@@ -230,23 +229,28 @@ def interactive_confusion(
 
 
 def interactive_schedules(
-    recipes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, Sequence[float]]
+    recipes: Mapping[str, Mapping[str, Any]],
+    rates: Mapping[str, Sequence[float]],
+    *,
+    schedules: Sequence[str],
 ) -> Interactive:
     """Draw the learning rate over the steps, for fields of a recipe that the reader changes.
 
     Args:
         recipes: From a name to the fields of a recipe: ``vars(recipe)``.
         rates: From the same names to the rates of all T steps: ``[recipe.lr_at(t, T) for t in range(T)]``.
+        schedules: The names to choose from: ``resnet_tutorial.training.SCHEDULES``.
 
     Raises:
         ValueError: If a field is missing, a schedule is unknown, or the rates have other names or lengths.
 
     Example:
-        >>> from resnet_tutorial.training import RECIPES
+        >>> from resnet_tutorial.training import RECIPES, SCHEDULES
         >>> recipes = {name: RECIPES[name] for name in ("paper", "modern")}
         >>> interactive_schedules(
         ...     {name: vars(recipe) for name, recipe in recipes.items()},
         ...     {name: [recipe.lr_at(t, 1000) for t in range(1000)] for name, recipe in recipes.items()},
+        ...     schedules=SCHEDULES,
         ... )
         <Interactive: Learning rate over a run>
     """
@@ -258,15 +262,16 @@ def interactive_schedules(
     for name, fields in recipes.items():
         if missing := [key for key in FIELDS if key not in fields]:
             raise ValueError(f"recipe {name!r} has no field {missing[0]!r}: give vars(recipe)")
-        if fields["schedule"] not in SCHEDULES:
+        if fields["schedule"] not in schedules:
             raise ValueError(
-                f"recipe {name!r}: schedule {fields['schedule']!r} is none of {', '.join(SCHEDULES)}"
+                f"recipe {name!r}: schedule {fields['schedule']!r} is none of {', '.join(schedules)}"
             )
     steps = lengths.pop()
     chosen = {name: {key: fields[key] for key in FIELDS} for name, fields in recipes.items()}
     curves = {name: (np.arange(steps), values) for name, values in rates.items()}
     static = lines(curves, xlabel="step", ylabel="learning rate", title="Learning rate over a run")
-    return embed("schedules", "Learning rate over a run", {"recipes": chosen, "steps": steps}, static)
+    data = {"recipes": chosen, "schedules": list(schedules), "steps": steps}
+    return embed("schedules", "Learning rate over a run", data, static)
 
 
 def interactive_calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> Interactive:

@@ -119,8 +119,10 @@ def prediction_panel(
         for tick, k in zip(right.get_yticklabels(), shown, strict=True):
             tick.set_fontweight("bold" if k == label else "normal")
         for y, k in enumerate(shown):
-            right.text(share[k] + 0.02, y, f"{100 * share[k]:.0f} %", va="center", fontsize=8)
-        right.set(xlim=(0, 1.28), ylim=(len(shown) - 0.4, -0.6), xticks=[])
+            rounded = f"{100 * share[k]:.0f} %"  # softmax is never at an end
+            said = {"100 %": "> 99 %", "0 %": "< 1 %"}.get(rounded, rounded)
+            right.text(share[k] + 0.02, y, said, va="center", fontsize=8)
+        right.set(xlim=(0, 1.36), ylim=(len(shown) - 0.4, -0.6), xticks=[])
         right.grid(False)
         right.spines["bottom"].set_visible(False)
         right.tick_params(length=0)

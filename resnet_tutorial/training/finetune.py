@@ -14,6 +14,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from ..data import Split
@@ -25,6 +26,9 @@ METHODS = ("head", "bn", "last-stage", "gradual", "all")
 # With fewer images than these, running statistics of batch normalisation stay those of the first training.
 STATISTICS_FROM = 2000
 PENALTIES = tuple(10.0**k for k in range(-3, 2))  # inverse strengths tried for a head on its own
+SMALL = (
+    10**8
+)  # features times classes: with fewer, threads cost more than they bring, far more on a busy machine
 
 
 def stages(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -236,22 +240,25 @@ def fit_head(
     finally:
         model.fc = head
     labels = {name: split.labels.cpu().numpy() for name, split in parts.items()}
-    scale = float(features["train"].std()) or 1.0
+    centre, scale = features["train"].mean(axis=0), float(features["train"].std()) or 1.0
+    features = {name: (values - centre) / scale for name, values in features.items()}  # far fewer steps
     found: dict[str, float] = {}
+    small = features["train"].size * len(train.classes) < SMALL
     for penalty in PENALTIES if val is not None else (0.1,):
         fitted = LogisticRegression(C=penalty, max_iter=1000, class_weight="balanced" if balanced else None)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1 if small else None):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the best of so many steps will do
-            fitted.fit(features["train"] / scale, labels["train"])
+            fitted.fit(features["train"], labels["train"])
         result: dict[str, float] = {"C": penalty}
         for name in parts:
             shares = np.zeros((len(labels[name]), len(train.classes)))
-            shares[:, fitted.classes_] = fitted.predict_proba(features[name] / scale)
+            shares[:, fitted.classes_] = fitted.predict_proba(features[name])
             result[f"{name}_loss"] = float(log_loss(labels[name], shares, labels=range(len(train.classes))))
             result[f"{name}_accuracy"] = float((shares.argmax(1) == labels[name]).mean())
         if not found or result["val_loss"] < found["val_loss"]:
             found, best = result, fitted
-    coefficients, offsets, classes = best.coef_ / scale, best.intercept_, best.classes_
+    coefficients, classes = best.coef_ / scale, best.classes_
+    offsets = best.intercept_ - coefficients @ centre
     if len(classes) == 2:  # one row tells the two apart
         coefficients, offsets = (np.concatenate([-x / 2, x / 2]) for x in (coefficients, offsets))
     with torch.no_grad():

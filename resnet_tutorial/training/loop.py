@@ -138,7 +138,7 @@ def fit(
         compile: Whether to compile the network, on a GPU with CUDA graphs; pays in long runs.
         groups: Parameter groups for the optimiser, each with its own ``lr`` (fine-tuning); their ratio to
             each other is kept while the schedule changes them. Default: all trainable parameters.
-        progress: Whether to show a bar; ``None`` shows it where standard error is a terminal.
+        progress: Whether to show a bar; ``None`` shows it in a terminal and in a notebook.
         on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
             the model has the averaged ones at that time.
         on_best: Called after it when the epoch is the best so far (``recipe.best_by``), in resumed runs too.
@@ -307,9 +307,9 @@ def _tuned() -> Iterator[None]:
 
 
 def _progress_bar(total: int, done: int, show: bool | None) -> Any:
-    """Return a bar of the kind that terminal or notebook can show; unless asked for, only in a terminal."""
+    """Return a bar of the kind that terminal or notebook can show; unless asked for, only in these two."""
     if show is None:
-        show = sys.stderr is not None and sys.stderr.isatty()
+        show = _in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
     if show and distributed.rank() == 0:
         from tqdm.auto import tqdm  # looks for a notebook's widgets, and warns where there are none
     else:
@@ -317,6 +317,12 @@ def _progress_bar(total: int, done: int, show: bool | None) -> Any:
 
         show = False
     return tqdm(total=total, initial=done, unit="step", leave=False, disable=not show)
+
+
+def _in_notebook() -> bool:
+    """Return whether a notebook's kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _identity(
@@ -347,12 +353,15 @@ def _check(
     """Refuse what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
         raise ValueError("early stopping (patience) needs validation images: hold some out")
-    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
-        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
-    if resume and checkpoint is None:
-        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:
         raise ValueError(f"cannot train on {len(train)} image(s): batch normalisation needs at least 2")
+    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
+        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
+    # By type, as a frozen layer is of another class.
+    if batch_size == distributed.size() and any(type(layer) is nn.BatchNorm2d for layer in model.modules()):
+        raise ValueError("batch normalisation needs batches of 2 or more images a process (--batch-size)")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if val is not None and val.classes != train.classes:
         raise ValueError(f"training and validation classes differ: {train.classes} and {val.classes}")
     own = {id(parameter) for parameter in model.parameters()}

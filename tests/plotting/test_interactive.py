@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from resnet_tutorial import plotting as pl
 from resnet_tutorial.evaluation import Predictions, report
 from resnet_tutorial.files import ASSETS
-from resnet_tutorial.training import RECIPES
+from resnet_tutorial.training import RECIPES, SCHEDULES
 
 SCRIPTS = ASSETS / "interactive"
 CLASSES = ("cat", "dog", "frog")
@@ -54,7 +54,9 @@ def figures() -> dict[str, pl.Interactive]:
         ),
         "threshold": pl.interactive_threshold(logits, labels, CLASSES, selected=1),
         "confusion": pl.interactive_confusion(labels, logits.argmax(axis=1), images, CLASSES),
-        "schedules": pl.interactive_schedules({n: vars(r) for n, r in recipes().items()}, rates),
+        "schedules": pl.interactive_schedules(
+            {n: vars(r) for n, r in recipes().items()}, rates, schedules=SCHEDULES
+        ),
         "calibration": pl.interactive_calibration(logits, labels),
     }
 
@@ -182,11 +184,13 @@ def test_rarer_positives_lower_precision_and_leave_the_roc_curve(browser, shown)
     """That ROC curves flatter is what the slider is there to show."""
     figure = shown("threshold")
     logits, labels = scores()
+    assert figure.read(".rt-title") == "Images"
     score = Predictions(logits, labels, CLASSES).probabilities[:, 1]
     roc = figure.find("svg polyline", 1) + ".getAttribute('points')"
     before = browser.evaluate(roc), figure.read()
     browser.press("End", on=figure.find("input", 1))
     assert browser.evaluate(roc) == before[0] and figure.read() != before[1]
+    assert figure.read(".rt-title") == "Images, each dog counted as 1/1000 of one"
     weights = np.where(labels == 1, 1 / 1000, 1)
     _, average = numbers(figure.read(".rt-said:not([role])"))
     expected = metrics.average_precision_score(labels == 1, score, sample_weight=weights)
@@ -216,6 +220,16 @@ def test_a_cell_shows_its_images(browser, shown):
         f"[...document.querySelectorAll('#{figure.name} td button')].filter((b) => b.tabIndex === 0).length"
     )
     assert browser.evaluate(tabs) == 1, "nine cells are one stop of the Tab key"
+
+
+def test_the_tab_key_leads_to_the_chosen_cell(browser, shown):
+    """A frame around the first cell looked like a choice that nobody had made."""
+    figure = shown("confusion")
+    stops = f"[...document.querySelectorAll('#{figure.name} td button')].filter((b) => b.tabIndex === 0)"
+    chosen = stops + ".map((b) => b.getAttribute('aria-pressed'))"
+    assert browser.evaluate(chosen) == ["true"]
+    browser.click(figure.find("td button", 4))
+    assert browser.evaluate(chosen) == ["true"]
 
 
 def test_the_images_of_a_cell_are_those_of_the_data():
@@ -248,6 +262,18 @@ def test_the_rates_are_those_of_the_recipes(browser, shown):
         figure.set(4, step)
         assert figure.read().startswith("cosine, warm-up over 10 % of the run")
         assert math.isclose(numbers(figure.read())[-1], changed.lr_at(step, STEPS), rel_tol=5e-3)
+
+
+def test_curves_are_named_at_the_line(browser, shown):
+    """Four grey curves without names are one grey tangle."""
+    figure = shown("schedules")
+    texts = browser.evaluate(
+        "[...document.querySelectorAll('#schedules svg text')].map((e) => e.textContent)"
+    )
+    assert [text for text in texts if text in RECIPES] == list(RECIPES)
+    figure.set(1, SCHEDULES.index("one-cycle"))
+    browser.press("Home", on=figure.find("input", 1))
+    assert figure.read().startswith("one-cycle, which without a warm-up is cosine")
 
 
 def test_a_temperature_gives_the_ece_of_the_report(browser, shown):
@@ -376,10 +402,18 @@ FIELDS = vars(RECIPES["paper"])
         (lambda: pl.interactive_threshold([[np.nan, 0]], [0], ("a", "b")), "give finite"),
         (lambda: pl.interactive_confusion([0], [0, 1], np.zeros((1, 8, 8, 3), np.uint8), "a"), "one of each"),
         (lambda: pl.interactive_confusion([0], [1], np.zeros((1, 8, 8, 3), np.uint8), "a"), "not in 0..0"),
-        (lambda: pl.interactive_schedules({"a": FIELDS}, {"b": [1, 2]}), "the same names"),
-        (lambda: pl.interactive_schedules({"a": {"lr": 1}}, {"a": [1, 2]}), "no field 'schedule'"),
         (
-            lambda: pl.interactive_schedules({"a": {**FIELDS, "schedule": "up"}}, {"a": [1, 2]}),
+            lambda: pl.interactive_schedules({"a": FIELDS}, {"b": [1, 2]}, schedules=SCHEDULES),
+            "the same names",
+        ),
+        (
+            lambda: pl.interactive_schedules({"a": {"lr": 1}}, {"a": [1, 2]}, schedules=SCHEDULES),
+            "no field 'schedule'",
+        ),
+        (
+            lambda: pl.interactive_schedules(
+                {"a": {**FIELDS, "schedule": "up"}}, {"a": [1, 2]}, schedules=SCHEDULES
+            ),
             "none of constant",
         ),
         (lambda: pl.interactive_calibration(LOGITS, [0]), r"labels \(1,\)"),

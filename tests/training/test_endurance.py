@@ -71,7 +71,7 @@ print(kills, finished, torn)
 
 @pytest.mark.slow
 def test_a_thousand_kills_lose_nothing(tmp_path):
-    """A moment at which a kill leaves a checkpoint that cannot be used, or a run that ends with other weights."""
+    """A moment at which a kill leaves a checkpoint that cannot be used, or other weights at the end."""
     code = PROGRAM.format(path=[str(Path(__file__).parent), *sys.path], kills=KILLS)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

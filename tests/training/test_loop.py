@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -317,6 +320,8 @@ def test_refuses_data_that_cannot_train():
         train(small(), split.subset([0]), None, recipe())
     with pytest.raises(ValueError, match="2 outputs and the data 3 classes"):
         train(cifar_resnet(8, width=4, num_classes=2), split, None, recipe())
+    with pytest.raises(ValueError, match="needs batches of 2 or more"):
+        train(small(), split, None, recipe(batch_size=1))
     other = Split(split.images, split.labels, ("a", "b", "c"), "other")
     with pytest.raises(ValueError, match="classes differ"):
         train(small(), split, other, recipe())
@@ -437,3 +442,12 @@ def test_parameter_groups_are_those_of_the_network():
     model, other = cifar_resnet(8, width=4, num_classes=3), cifar_resnet(8, width=4, num_classes=3)
     with pytest.raises(ValueError, match="groups are of another network"):
         fit(model, coloured(), None, Recipe(name="r", epochs=1), groups=parameter_groups(other, lr=0.1))
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(), SimpleNamespace(kernel=object())])
+def test_a_bar_is_shown_in_a_notebook(shell, monkeypatch):
+    """A kernel's standard error is no terminal: minutes passed in a notebook without a sign of life."""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for show, shown in ((None, hasattr(shell, "kernel")), (True, True), (False, False)):
+        assert loop._progress_bar(3, 0, show).disable == (not shown)

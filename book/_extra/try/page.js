@@ -4,7 +4,12 @@
 window.tryNetwork = (() => {
   const { classes, norms, shapes, weights, pictures: samples } = tryNetworkData;
   const bytes = (text) => Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0));
-  const percent = (p) => `${(100 * p).toFixed(p < 0.0995 || p > 0.9995 ? 1 : 0)} %`;
+  // Never "100.0 %" or "0.0 %": softmax gives neither.
+  function percent(p) {
+    if (p > 0.999) return "> 99.9 %";
+    if (p < 0.001) return "< 0.1 %";
+    return `${(100 * p).toFixed(p < 0.0995 || p > 0.985 ? 1 : 0)} %`;
+  }
 
   // ---- the worker: made from the source of one function, since a page on disk may load no worker from a file ----
   const source = `${residualNetwork}
@@ -61,7 +66,7 @@ window.tryNetwork = (() => {
   let drawn = Promise.resolve();
 
   const rows = classes.map((name, k) => {
-    const bar = make("span", { className: "try-bar" });
+    const bar = make("span", { className: "try-bar", style: "width: 0" });
     const value = make("span", { className: "try-percent" });
     const button = make("button", { type: "button" }, make("span", {}, name), make("span", {}, bar), value);
     button.addEventListener("click", () => {
@@ -214,5 +219,5 @@ window.tryNetwork = (() => {
 
   root.hidden = false;
   show(bytes(samples[0].pixels), `Test image “${classes[samples[0].label]} 1”`, find("samples").firstChild);
-  return { loadImage: pictures.loadImage, logits, settled: () => drawn };
+  return { loadImage: pictures.loadImage, logits, percent, settled: () => drawn };
 })();

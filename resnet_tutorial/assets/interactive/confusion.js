@@ -15,16 +15,19 @@
     shown.replaceChildren(...places[i][j].map(picture));
     buttons.flat().forEach((button) => button.setAttribute("aria-pressed", "false"));
     buttons[i][j].setAttribute("aria-pressed", "true");
+    stop(buttons[i][j]); // the Tab key leads to the chosen cell
     const rest = n > places[i][j].length && places[i][j].length ? `, the first ${places[i][j].length} shown` : "";
     say(`True ${classes[i]}, predicted ${classes[j]}: ${n} of ${totals[i]} images${rest}.`);
   }
+
+  const stop = (here) => buttons.flat().forEach((button) => (button.tabIndex = button === here ? 0 : -1));
 
   function move(event, i, j) {
     const [di, dj] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
     const next = buttons[i + di]?.[j + dj];
     if (!next || !(di || dj)) return;
     event.preventDefault();
-    for (const button of buttons.flat()) button.tabIndex = button === next ? 0 : -1;
+    stop(next);
     next.focus();
   }
 
@@ -51,7 +54,7 @@
   const table = make("table", { "aria-label": "confusion matrix: rows true classes, columns predicted ones" }, make("thead", {}, head), make("tbody", {}, ...body));
   const scroll = make("div", {}, table);
   scroll.style.overflowX = "auto";
-  const style = ".rt-figure td button[aria-pressed=true] { outline: 3px solid var(--rt-b); outline-offset: -3px; }";
+  const style = ".rt-figure td button[aria-pressed=true] { box-shadow: inset 0 0 0 3px var(--rt-b); font-weight: 700; } .rt-figure td button:focus-visible { outline: 2px dashed var(--rt-text); outline-offset: -6px; }";
   const wrong = counts.flatMap((row, i) => row.map((n, j) => [i === j ? -1 : n, i, j])).sort((a, b) => b[0] - a[0])[0];
   if (wrong) choose(wrong[1], wrong[2]);
   return [make("style", {}, style), scroll, Object.assign(shown, { style: "gap: 4px; margin-top: 0.6rem; min-height: 64px" })];

@@ -52,7 +52,7 @@
 
   const strides = slider("stride", { min: 1, max: 3, value: stride }, draw);
   const paddings = slider("padding", { min: 0, max: 2, value: padding }, draw);
-  const position = slider("position", { min: 0, max: 999, value: 0, say: (n) => String(n + 1) }, draw);
+  const position = slider("position", { min: 0, max: 999, value: 0 }, draw);
   draw();
   const controls = [strides, paddings, position].map((control) => control.label);
   return [make("div", { className: "rt-controls" }, ...controls), panels];

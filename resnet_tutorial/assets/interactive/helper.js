@@ -81,7 +81,7 @@ html[data-theme="dark"] .rt-figure, [data-jp-theme-light="false"] .rt-figure { -
     return Array.from({ length: count }, (_, i) => +((first + i) * step).toPrecision(6));
   }
 
-  // Axes from (x0, y0) to (x1, y1) in a drawing 340 wide; both scales are linear. `line`, `dot` and `box` draw into it.
+  // Axes from (x0, y0) to (x1, y1) in a drawing 340 wide; linear. `line`, `dot`, `box`, `words` draw into it.
   function plot({ x, y, xlabel, ylabel, label, height = 270 }) {
     const [left, right, top, bottom] = [52, 324, 10, height - 42];
     const px = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (right - left);
@@ -117,7 +117,8 @@ html[data-theme="dark"] .rt-figure, [data-jp-theme-light="false"] .rt-figure { -
       const area = { x: px(u0), width: px(u1) - px(u0), y: py(v), height: Math.max(0, bottom - py(v)) };
       return inside.appendChild(svg("rect", { ...area, fill: "var(--rt-a)", ...given }));
     };
-    return { drawing, line, dot, box, clear: () => inside.replaceChildren() };
+    const words = (u, v, text, given) => inside.append(svg("text", { x: px(u), y: py(v) - 4, ...given }, text));
+    return { drawing, line, dot, box, words, clear: () => inside.replaceChildren() };
   }
 
   // Draws each figure of this identity that is on the page and not yet alive.

@@ -1,11 +1,13 @@
 // One class against the rest: a threshold moves the counts, the metrics, and the points on both curves.
 (({ classes, thresholds, tp, fp, positives, negatives, curves, auc, selected, start }, say, { make, slider, choice, plot }) => {
-  const RARER = [1, 2, 5, 10, 20, 50, 100, 1000]; // one positive in so many is kept
+  const RARER = [1, 2, 5, 10, 20, 50, 100, 1000]; // a positive counts as one in so many
+  const weight = (i) => (i ? `1/${RARER[i]}` : "1");
   const number = (value, digits = 3) => (Number.isFinite(value) ? value.toFixed(digits) : "\u2013");
   const axes = { x: [0, 1], y: [0, 1] };
   const roc = plot({ ...axes, xlabel: "false positive rate", ylabel: "true positive rate (recall)", label: "ROC curve" });
   const pr = plot({ ...axes, xlabel: "recall", ylabel: "precision", label: "precision-recall curve" });
   const table = make("table", { "aria-label": "counts at this threshold" });
+  const counted = make("p", { className: "rt-title" });
   const metrics = make("p", { className: "rt-said" });
 
   function draw() {
@@ -38,6 +40,7 @@
       make("thead", {}, make("tr", {}, head("true class", "col"), head(`called ${name}`, "col"), head("called other", "col"))),
       make("tbody", {}, make("tr", {}, head(name, "row"), cell(t), cell(P - t)), make("tr", {}, head("other", "row"), cell(f), cell(N - f))),
     );
+    counted.textContent = w < 1 ? `Images, each ${name} counted as ${weight(rarer.value())} of one` : "Images";
     metrics.textContent = `Areas, whatever the threshold: AUC ${number(auc[c])} under the ROC curve, average precision ${number(ap)}.`;
     say(`Precision ${number(precision)}, recall ${number(recall)}, F1 ${number(f1)}, false positive rate ${number(fpr, 4)}.`);
   }
@@ -46,9 +49,8 @@
   which.select.value = selected;
   const says = (i) => number(thresholds[i], thresholds[i] > 0.99 || thresholds[i] < 0.01 ? 4 : 2);
   const cut = slider("threshold", { min: 0, max: thresholds.length - 1, value: start, say: says }, draw);
-  const share = (i) => (i ? `1 in ${RARER[i]}` : "all");
-  const rarer = slider("positives kept", { min: 0, max: RARER.length - 1, value: 0, say: share }, draw);
+  const rarer = slider("a positive counts as", { min: 0, max: RARER.length - 1, value: 0, say: weight }, draw);
   draw();
   const controls = make("div", { className: "rt-controls" }, which.label, cut.label, rarer.label);
-  return [controls, make("div", { className: "rt-panels" }, roc.drawing, pr.drawing), table, metrics];
+  return [controls, make("div", { className: "rt-panels" }, roc.drawing, pr.drawing), counted, table, metrics];
 })
