@@ -581,7 +581,7 @@ def test_only_a_training_is_told_to_go_on(photos, weights, tmp_path, capsys, mon
     assert "--resume" not in capsys.readouterr().err
     monkeypatch.setattr(commands, "fit", interrupted)
     assert run(*quick(photos, tmp_path / "run")) == 130
-    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert "nothing of this run is kept, start it again" in capsys.readouterr().err  # no checkpoint yet
 
 
 def test_an_empty_variable_of_torchrun_means_one_process(weights, photos, monkeypatch):
