@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from . import __version__, commands, runtime
 from .commands import SHIPPED
 from .data import DownloadError
+from .ending import TerminatedError, ended_by_sigterm, patient_output
 from .models import SHIPPED_WEIGHTS
 from .training import BEST_BY, METHODS, RECIPES, DivergedError, distributed
 
@@ -73,15 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
-        with _plain_warnings(), _patient_output(), distributed.joined():
+        with ended_by_sigterm(), _plain_warnings(), patient_output(), distributed.joined():
             arguments.command(arguments)
     except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
-        _complain(str(error))
+        _complain(_reason(error))
         return 2
-    except KeyboardInterrupt:
-        goes_on = arguments is not None and arguments.command in (commands.train, commands.finetune)
-        _complain("interrupted" + "; the same command with --resume goes on" * goes_on)
-        return 130
+    except KeyboardInterrupt as error:
+        asked = isinstance(error, TerminatedError)
+        _complain("; ".join(filter(None, ["asked to end (SIGTERM)" if asked else "interrupted", str(error)])))
+        return 143 if asked else 130
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
@@ -90,6 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
         return 2
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Return the message, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or type(error).__name__}"
+    return str(error)
 
 
 def _complain(text: str) -> None:
@@ -115,45 +122,6 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = original
 
 
-class _PatientOutput(io.TextIOBase):
-    """Standard output that whoever reads it may close: what is printed then is lost, the work goes on."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream  # None where the shell has closed it
-
-    def write(self, text: str) -> int:
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        # A terminal may not know every character.
-        shown = text.encode(encoding, "replace").decode(encoding)
-        self._attempt(lambda stream: stream.write(shown))
-        return len(text)
-
-    def flush(self) -> None:
-        self._attempt(lambda stream: stream.flush())
-
-    def _attempt(self, action: Callable[[TextIO], object]) -> None:
-        if self.stream is None:
-            return
-        try:
-            action(self.stream)
-        except OSError as error:
-            # Python flushes standard output once more when it ends.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
-            self.stream = None
-            if not isinstance(error, BrokenPipeError):
-                raise
-
-
-@contextmanager
-def _patient_output() -> Iterator[None]:
-    """Let no closed pipe end the work; a full disk behind standard output is an error like any other."""
-    with redirect_stdout(_PatientOutput(sys.stdout)) as output:
-        yield
-        output.flush()
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser that complains in one line, like all of this program."""
 
@@ -176,10 +144,25 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def _path(text: str) -> Path:
+def _word(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: leave the option out, or give a value")
+    return text
+
+
+def _place(text: str) -> str:
+    """Refuse what can be the name of no file."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a file or folder is empty")
-    return Path(text)
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} has a NUL in it: no file's name has")
+    if any(len(os.fsencode(part)) > 255 for part in Path(text).parts) or len(os.fsencode(text)) > 4000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}... is too long for the name of a file: shorten it")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_place(text))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -227,7 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Measure a trained network on the test images, or on all of a folder.",
         EVALUATE_EXAMPLES,
     )
-    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
+    sub.add_argument("weights", type=_place, help=f"a file that train or finetune wrote, or {shipped}")
     _add_data(sub, None, default="the photos kept for the test, else the sample")
     sub.add_argument(
         "--part",
@@ -243,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", nargs="+", metavar="NAME", help="measure only images of these classes")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--flip", action="store_true", help="average each image with its mirror image")
-    sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    sub.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     sub.add_argument(
         "--report", type=_path, metavar="DIR", help="also write a page with figures, and its numbers as JSON"
     )
@@ -256,11 +239,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "images", nargs="+", type=_path, metavar="IMAGE", help="files, folders, or patterns like *.png"
     )
-    sub.add_argument("--weights", default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})")
+    sub.add_argument(
+        "--weights", type=_place, default=SHIPPED, help=f"a file, or {shipped} (default: {SHIPPED})"
+    )
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument("--top", type=int, help="how many classes to print (default: 3, or all if fewer)")
     sub.add_argument("--csv", type=_path, metavar="FILE", help="write a table instead")
-    sub.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    sub.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     _add_reading(sub)
 
     sub = add(
@@ -268,6 +253,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--weights",
+        type=_place,
         default=SHIPPED,
         help=f"a file, imagenet (torchvision's, fetched once), or {shipped} (default: {SHIPPED})",
     )
@@ -283,7 +269,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(sub, recipe="photos")
 
     sub = add("export", commands.export, "Write a trained network as ONNX.", EXPORT_EXAMPLES)
-    sub.add_argument("weights", help=f"a file that train or finetune wrote, or {shipped}")
+    sub.add_argument("weights", type=_place, help=f"a file that train or finetune wrote, or {shipped}")
     sub.add_argument("file", type=_path, help="the file to write, such as model.onnx")
     sub.add_argument("--model", help="refuse the file unless it holds this network")
     sub.add_argument(
@@ -300,6 +286,7 @@ def _add_data(parser: argparse.ArgumentParser, value: str | None, *, default: st
     default = default or value
     parser.add_argument(
         "--data",
+        type=_place,
         default=value,
         required=default is None,
         help="sample, cifar10, or a directory with one folder a class"
@@ -351,14 +338,17 @@ def _add_training(parser: argparse.ArgumentParser, *, recipe: str) -> None:
         help="change any field of the recipe, such as views=none",
     )
     parser.add_argument("--seed", type=_number(0, 2**32 - 1), default=0, help="from 0 to 2**32 - 1")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    parser.add_argument("--device", type=_word, help="cpu, cuda, ... (default: the fastest there is)")
     parser.add_argument("--precision", choices=runtime.PRECISIONS, default="auto")
     parser.add_argument("--compile", action="store_true", help="compile the network (pays in long runs)")
     parser.add_argument(
         "--out", type=_path, help="directory for the results (default: runs/ and a name made of the settings)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the results of an earlier run in that directory"
+        "--overwrite",
+        action="store_true",
+        help="replace the results of an earlier run in that directory, once this one is finished; if it"
+        " diverges or ends before its first checkpoint they are put back",
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of this command")
     parser.add_argument(

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import shlex
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from .photos import (
     what_is_there,
     write_table,
 )
-from .training import Board, History, Recipe, Row, distributed, fit, get_recipe
+from .targets import miss_best, refuse_foreign
+from .training import Board, DivergedError, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
 RESULTS = ("checkpoint.pt", "model.safetensors", "best.safetensors", "history.json", "history.csv", LIST)
@@ -44,6 +44,8 @@ def download(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
     recipe, how = _recipe(arguments), Preprocess(arguments.size or 32)
+    if arguments.classes and len({*arguments.classes}) < 2:
+        raise ValueError(f"--classes {arguments.classes[0]!r}: give at least two classes to tell apart")
     test = None
     if arguments.record is not None:
         if arguments.data not in CIFAR_DATA:
@@ -57,6 +59,7 @@ def train(arguments: argparse.Namespace) -> None:
     if test is not None:
         record = _record_name(arguments, recipe, val)
         records.refuse_existing(arguments.record, record, overwrite=arguments.overwrite)
+        refuse_foreign(arguments.record / f"{record}.json", what="record")
     runtime.seed_everything(arguments.seed)
     model = models.create(arguments.model, num_classes=len(learn.classes))
     history = _run(arguments, model, parts, recipe, name=arguments.model, how=how)
@@ -162,11 +165,15 @@ def _run(
     only_head = getattr(arguments, "method", "") == "head"
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
-    dtype = runtime.pick_precision(device, arguments.precision)
-    out = _folder(arguments, name, recipe)
+    out, precision = _folder(arguments, name, recipe), arguments.precision
+    if arguments.resume and precision == "auto" and (out / "checkpoint.pt").is_file():
+        precision = training.saved_precision(out / "checkpoint.pt")
+    dtype = runtime.pick_precision(device, precision)
+    if arguments.tensorboard is not None:
+        refuse_unwritable(arguments.tensorboard / out.name, what="curves (--tensorboard)")
     with _claimed(arguments, out, "model.safetensors" if only_head else "checkpoint.pt"):
         if arguments.resume and distributed.rank() == 0:
-            _miss_best(out, val)
+            miss_best(out, val)
         _say(f"{name}: {models.count_parameters(model):,} parameters; {what_is_there(parts)}")
         _say(f"{_choices(device, dtype, arguments.compile, recipe)}, {how.size} pixels")
 
@@ -185,7 +192,6 @@ def _run(
 
         board = None
         if arguments.tensorboard is not None and distributed.rank() == 0:
-            refuse_unwritable(arguments.tensorboard, what="curves (--tensorboard)")
             board = Board(arguments.tensorboard / out.name, model, val, normalize=normalize)
 
         def on_epoch(row: Row) -> None:
@@ -207,7 +213,7 @@ def _run(
                 normalize=normalize,
                 seed=arguments.seed,
                 device=device,
-                precision=arguments.precision,
+                precision=precision,
                 compile=arguments.compile,
                 groups=groups,
                 checkpoint=out / "checkpoint.pt",
@@ -250,23 +256,8 @@ def _claimed(arguments: argparse.Namespace, out: Path, state: str) -> contextlib
     """Keep the folder of results to this run; of several processes the first one does it for all."""
     if distributed.rank() != 0:
         return contextlib.nullcontext()
-    how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    return claimed(out, RESULTS, state=state, **how)
-
-
-def _miss_best(out: Path, val: Split | None) -> None:
-    """Warn if the best network of a run that goes on cannot be had: only a better one will be written."""
-    path = out / "best.safetensors"
-    best = History.from_checkpoint(out / "checkpoint.pt").best()
-    if best is None or val is None:
-        return
-    try:
-        epoch = models.load_weights(path)[1].get("epoch", 0)
-        problem = f"is of epoch {epoch}, not of {best['epoch']}" if epoch < best["epoch"] else ""
-    except (FileNotFoundError, ValueError) as error:
-        problem = f"cannot be used ({error})"
-    if problem:
-        warnings.warn(f"{path} {problem}: it is written again only if a later epoch is better", stacklevel=2)
+    how = {"resume": arguments.resume, "overwrite": arguments.overwrite, "final": "model.safetensors"}
+    return claimed(out, RESULTS, state=state, hopeless=DivergedError, **how)
 
 
 def _choices(device: torch.device, dtype: torch.dtype | None, compile: bool, recipe: Recipe) -> str:
@@ -299,6 +290,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for what, place in places.items():
         if place is not None:
             refuse_unwritable(place, what=f"the {what}")
+    refuse_foreign(arguments.json, what="report")
+    refuse_foreign(arguments.logits, what="logits")
     seen = 0
     where = arguments.data or (None if network.known or network.metadata.get("photos") else "sample")
     if where in CIFAR_DATA:
@@ -353,6 +346,7 @@ def predict(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
     if arguments.csv is not None:
         refuse_unwritable(arguments.csv.parent, what="the table (--csv)")
+        refuse_foreign(arguments.csv, what="table")
     paths = data.find_pictures(arguments.images)
     on_error = "skip" if arguments.skip_unreadable else "raise"
     device, rows = runtime.pick_device(arguments.device), []
@@ -375,6 +369,7 @@ def export(arguments: argparse.Namespace) -> None:
     """Write a network as ONNX."""
     network = open_network(arguments.weights, name=arguments.model, size=arguments.size)
     refuse_unwritable(arguments.file.parent, what="the network")
+    refuse_foreign(arguments.file, what="ONNX network")
     how, temperature = network.how, network.temperature
     error = evaluation.export_onnx(
         arguments.file, network.model, classes=network.classes, how=how, temperature=temperature

@@ -246,7 +246,9 @@ def check_notebook(
         known = ", ".join(map(str, EXERCISES))
         raise ValueError(f"chapter {chapter} has no exercise that can be checked: choose one of {known}")
     path = _find(chapter) if notebook is None else Path(notebook)
-    if path.exists() and not path.is_file():
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"no notebook at {path}: give the .ipynb file with your answers")
+    if not path.is_file():
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers")
     if seconds is not None:
         _read(path)  # refuses what is no notebook, here rather than there

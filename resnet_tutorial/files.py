@@ -15,7 +15,12 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["ASSETS", "atomic", "claimed", "damaged", "refuse_unwritable", "remove_stale", "workspace"]
+# fmt: off
+__all__ = [
+    "ASSETS", "atomic", "claimed", "damaged", "refuse_unwritable", "remove_stale", "waiting",
+    "workspace",
+]
+# fmt: on
 
 ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
@@ -97,11 +102,14 @@ def refuse_unwritable(path: str | Path, *, what: str) -> None:
         ValueError: cannot write to note.txt/results: ...note.txt is no directory: give another place for ...
     """
     place = Path(os.path.realpath(path))
+    dangling = os.path.islink(path) and not os.path.exists(path)
     while not os.path.lexists(place):
         place = place.parent
-    if not place.is_dir():
+    if dangling:
+        reason = "it is a link that leads nowhere"
+    elif not place.is_dir():
         reason = f"{place} is no directory"
-    elif str(place).startswith(("/dev", "/proc")):
+    elif f"{place}/".startswith(("/dev/", "/proc/")):
         reason = "it belongs to the system"
     elif not os.access(place, os.W_OK | os.X_OK):
         reason = "no permission"
@@ -110,12 +118,35 @@ def refuse_unwritable(path: str | Path, *, what: str) -> None:
     raise ValueError(f"cannot write to {path}: {reason}: give another place for {what}")
 
 
+def waiting(path: Path) -> str:
+    """Say where the file of an earlier run waits that an unfinished run is to replace; empty if none does.
+
+    Example:
+        >>> waiting(Path("model.safetensors"))
+        ''
+    """
+    for place in (path.parent / ASIDE, path.parent / MOVING):
+        if (place / path.name).is_file():
+            return f"; that of an earlier run waits at {place / path.name} until the new run is finished"
+    return ""
+
+
 @contextmanager
-def claimed(out: Path, names: Sequence[str], *, state: str, resume: bool, overwrite: bool) -> Iterator[None]:
+def claimed(
+    out: Path,
+    names: Sequence[str],
+    *,
+    state: str,
+    resume: bool,
+    overwrite: bool,
+    final: str | None = None,
+    hopeless: type[Exception] | tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
     """Keep a directory of results to this process: no earlier ones are lost, no other run writes there.
 
-    Earlier results that are to be replaced wait in a hidden directory inside it. They go when the block, or a
-    process that was killed in it, has left a new ``state``; else they are put back, now or by the next run.
+    Earlier results that are to be replaced wait in a hidden directory inside it, until the new run has its
+    ``final`` file. A run that ends without a ``state``, or by a ``hopeless`` error, has them put back, now or
+    by the next run. With a state they go on waiting: the new run can be resumed.
 
     Args:
         out: The directory; made if it is missing, and removed again if it stays empty.
@@ -123,9 +154,12 @@ def claimed(out: Path, names: Sequence[str], *, state: str, resume: bool, overwr
         state: The one from which a run goes on.
         resume: Whether this run goes on from there.
         overwrite: Whether earlier results may be replaced.
+        final: The file that a finished run has; by default ``state``.
+        hopeless: Errors after which it is of no use to go on from the state.
 
     Raises:
         ValueError: If it cannot be written to, another run has it, or earlier results are in the way.
+        KeyboardInterrupt: If the block does; the message says whether the run can go on.
 
     Example:
         >>> options = {"state": "run.pt", "resume": False, "overwrite": True}
@@ -146,9 +180,11 @@ def claimed(out: Path, names: Sequence[str], *, state: str, resume: bool, overwr
         raise ValueError(f"another run writes to {out}: choose another folder (--out)") from None
     except OSError as error:
         raise ValueError(f"cannot write to {out}: {error.strerror or error}") from None
+    final = final or state
+    back = False
     with lock:
         try:
-            _settle(out, names, state)
+            _settle(out, names, state, final)
             found = [out / name for name in names if os.path.lexists(out / name)]
             if resume and out / state not in found:
                 raise ValueError(f"no checkpoint at {out / state}: start the run without --resume")
@@ -162,21 +198,48 @@ def claimed(out: Path, names: Sequence[str], *, state: str, resume: bool, overwr
                     raise ValueError(
                         f"{odd[0]} is no regular file: remove it, or choose another folder (--out)"
                     )
-                _move(out, out / MOVING, names)
-                (out / MOVING).rename(out / ASIDE)
-            yield
+                if (out / ASIDE).exists():  # what is found is of a run that was never finished
+                    for name in (state, *names):
+                        (out / name).unlink(missing_ok=True)
+                else:
+                    _move(out, out / MOVING, names)
+                    (out / MOVING).rename(out / ASIDE)
+            try:
+                yield
+            except hopeless:
+                back = True
+                raise
+            except KeyboardInterrupt as error:
+                raise type(error)(_told(out, state, final)) from None
         finally:
-            _settle(out, names, state)
-            (out / LOCK).unlink(missing_ok=True)
-            if made:
-                with suppress(OSError):  # it holds results
-                    out.rmdir()
+            try:
+                _settle(out, names, state, final, back=back)
+            finally:
+                (out / LOCK).unlink(missing_ok=True)
+                if made:
+                    with suppress(OSError):  # it holds results
+                        out.rmdir()
 
 
-def _settle(out: Path, names: Sequence[str], state: str) -> None:
-    """Drop the results put aside if a new run has its state, else put them back; a kill may interrupt it."""
+def _told(out: Path, state: str, final: str) -> str:
+    """Say what an interrupted run leaves."""
+    if not (out / state).exists() or state == final:
+        return "nothing of this run is kept, start it again"
+    kept = (
+        f"; the earlier results wait in {out / ASIDE} until it is finished" if (out / ASIDE).exists() else ""
+    )
+    return f"the same command with --resume goes on{kept}"
+
+
+def _settle(out: Path, names: Sequence[str], state: str, final: str, *, back: bool = False) -> None:
+    """Drop the results put aside if a new run is finished, put them back if it has left no state."""
+    for place in (out / ASIDE, out / MOVING):
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+            raise ValueError(f"{place} is no directory of earlier results: remove it")
     if (out / ASIDE).is_dir():
-        new = (out / state).exists()
+        new = (out / final).exists()
+        if not new and not back and (out / state).exists():
+            return
         for name in names:
             if new:
                 (out / ASIDE / name).unlink(missing_ok=True)

@@ -74,7 +74,7 @@ class _Recorded:
         path = Path(path)
         try:
             record = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a {cls.__name__}: {error}") from None
         if record.format != 1 or record.name != path.stem:
             raise ValueError(f"{path} has format {record.format} and name {record.name!r}")

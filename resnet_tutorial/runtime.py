@@ -191,8 +191,12 @@ def _bf16_pays() -> bool:
             F.conv2d(images, filters, padding=1).sum().backward()
         return time.perf_counter() - started
 
-    fp32, bf16 = (min(seconds(dtype) for _ in range(5)) for dtype in (None, torch.bfloat16))
-    return bf16 < 0.8 * fp32  # the margin keeps chance out: the same machine should always choose the same
+    # In turn, so that other work on the machine slows both.
+    pairs = [(seconds(None), seconds(torch.bfloat16)) for _ in range(5)]
+    fp32, bf16 = map(min, zip(*pairs, strict=True))
+    return bool(
+        bf16 < 0.8 * fp32
+    )  # the margin keeps chance out: the same machine should always choose the same
 
 
 def _cpu_name() -> str:

@@ -253,3 +253,18 @@ def test_an_exported_network_is_the_same(photos, trained, tmp_path, capsys):
     split = load_folder(photos)
     logits = session.run(None, {"pixels": split.images.numpy()})[0]
     assert (logits.argmax(1) == split.labels.numpy()).mean() > 0.9
+
+
+def test_the_temperature_is_stored_and_used(photos, trained, tmp_path):
+    """Only a notebook could cool what an overconfident network says."""
+    model, metadata = models.load_model(trained)
+    assert metadata["temperature"] == 1.0  # three photos for validation cannot tell
+    about = {"classes": metadata["classes"], "normalize": CIFAR10, "size": 32, "temperature": 2.0}
+    cooled = models.save_model(tmp_path / "cooled.safetensors", model, **about)
+    logits = []
+    for weights in (trained, cooled):
+        assert run("predict", photos / "warm", "--weights", weights, "--csv", tmp_path / "t.csv") == 0
+        rows = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+        shares = np.array([[float(row[f"probability_{k}"]) for k in (1, 2)] for row in rows])
+        logits.append(np.log(shares[:, 0] / shares[:, 1]))
+    assert logits[0] == pytest.approx(2 * logits[1], rel=0.05)

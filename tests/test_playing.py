@@ -124,7 +124,7 @@ PLAYS = {
             'PROFILED = "resnet20"': 'PROFILED = "resnet14"',
             'name="short", epochs=6,': 'name="short", epochs=4,',
         },
-        ("800 for validation", "ResNet-14", "epoch 5: ", "rate 0.15: ", "batches of 64", "best of 4 epochs"),
+        ("400 for validation", "ResNet-14", "epoch 5: ", "rate 0.15: ", "batches of 64", "best of 4 epochs"),
         ("ResNet-8", "rate 0.05: ", "batches of  8", "best of 6 epochs"),
     ),
     "fine-tuning, other classes, budgets, quality and rates": Play(
@@ -181,7 +181,7 @@ PLAYS = {
     "evaluation, a network of one's own": Play(
         "06_evaluation.ipynb",
         {'weights = shipped("resnet20", "cifar10")': 'weights = "OWN"'},
-        ("recipe 'mine', 2 epochs", "computed here", "your network"),
+        ("recipe 'mine', 4 epochs", "computed here", "your network"),
         ("recorded: 10,000",),
     ),
 }
@@ -190,8 +190,8 @@ PLAYS = {
 def own_weights(path: Path) -> Path:
     """A network that a reader trained, of another depth than the book's."""
     train, _ = load_sample()
-    network, recipe = create("resnet8"), get_recipe("quick").but(name="mine", epochs=2)
-    fit(network, train.per_class(20), None, recipe, device="cpu", progress=False)
+    network, recipe = create("resnet8"), get_recipe("quick").but(name="mine", epochs=4)
+    fit(network, train.per_class(100), None, recipe, device="cpu", progress=False)
     made_by = {"name": recipe.name, "epochs": recipe.epochs}
     return save_model(path, network, classes=train.classes, normalize=CIFAR10, recipe=made_by)
 

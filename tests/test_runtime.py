@@ -41,7 +41,7 @@ def test_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, native, pays, expect
 @pytest.mark.parametrize(("bf16", "expected"), [(0.1, True), (0.9, False), (1.5, False)])
 def test_the_trial_compares_the_best_times_and_wants_a_margin(monkeypatch, bf16, expected):
     """A ratio the wrong way round would choose the slower type on every machine."""
-    clock = iter(t for cost in [1.0] * 5 + [bf16] * 5 for t in (0.0, cost))
+    clock = iter(t for cost in [1.0, bf16] * 5 for t in (0.0, cost))
     monkeypatch.setattr(runtime.time, "perf_counter", lambda: next(clock))
     runtime._bf16_pays.cache_clear()
     assert runtime._bf16_pays() is expected

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic, damaged
+from ..files import ASSETS, atomic, damaged, waiting
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
@@ -223,7 +223,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a .safetensors, .pt or .pth file")
+        told = f"{path} does not exist: give a .safetensors, .pt or .pth file"
+        raise FileNotFoundError(told + waiting(path))
     if not path.is_file():  # to open a pipe would be to wait for ever
         what = (
             "a directory: give a weights file in it"

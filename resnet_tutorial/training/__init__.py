@@ -14,13 +14,13 @@ from .loop import DivergedError, class_weights, fit, train_step
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
-from .progress import BEST_BY, History, Progress, Row
+from .progress import BEST_BY, History, Progress, Row, saved_precision
 from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe, read_changes
 
 __all__ = [
     "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d",
     "History", "Muon", "Pipeline", "Progress", "Recipe", "Row", "choose_method", "class_weights",
     "distributed", "fit", "fit_head", "freeze_backbone", "freeze_batchnorm", "get_recipe", "parameter_groups",
-    "read_changes", "replace_head", "stages", "train_step", "trainable", "unfreeze",
+    "read_changes", "replace_head", "saved_precision", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on

@@ -20,7 +20,7 @@ from ..evaluation import class_sums
 from . import distributed
 from .optimizers import MovingAverage, decays
 from .pipeline import Pipeline
-from .progress import History, Progress, Row, is_finite
+from .progress import History, Progress, Row, is_finite, saved_precision
 from .recipes import Recipe
 from .saving import Saving
 
@@ -134,7 +134,8 @@ def fit(
         normalize: Turns uint8 images into the floats that the network expects.
         seed: Of the order and the augmentation. The initial weights are the caller's.
         device: As in :func:`~resnet_tutorial.runtime.pick_device`.
-        precision: As in :func:`~resnet_tutorial.runtime.pick_precision`.
+        precision: As in :func:`~resnet_tutorial.runtime.pick_precision`; a resumed run keeps its own if this
+            is ``"auto"``.
         compile: Whether to compile the network, on a GPU with CUDA graphs; pays in long runs.
         groups: Parameter groups for the optimiser, each with its own ``lr`` (fine-tuning); their ratio to
             each other is kept while the schedule changes them. Default: all trainable parameters.
@@ -164,6 +165,8 @@ def fit(
     """
     _check(model, train, val, recipe, groups, resume=resume, checkpoint=checkpoint)
     device = runtime.pick_device(device or distributed.local_device())
+    if resume and checkpoint is not None and precision == "auto":
+        precision = saved_precision(checkpoint)
     dtype = runtime.pick_precision(device, precision)
     model.to(device).to(memory_format=torch.channels_last)
     network = distributed.parallel(runtime.compiled(model, device) if compile else model)
@@ -190,6 +193,11 @@ def fit(
     state = Progress(identity, history, model, optimizer, scaler, average, device)
     if resume and checkpoint is not None:
         state.load(checkpoint)
+        first, last = (min((len(history.rows) + more) * len(load), total) for more in (0, 1))
+        counted = (state.step - first) * batch_size
+        if not first <= state.step <= last or (distributed.rank() == 0 and state.sums[0] != counted):
+            told = f"step {state.step} and {state.sums[0]:g} images do not fit {len(history.rows)} epochs"
+            raise ValueError(f"{checkpoint} is damaged: {told}: start the run again without resuming")
 
     how = {"normalize": normalize, "dtype": dtype, "flip": recipe.test_flip}
     each: dict[str, Any] = {"scaler": scaler, "dtype": dtype, "weight": weight}
@@ -353,12 +361,15 @@ def _check(
     """Refuse what would fail later, and less clearly."""
     if recipe.patience is not None and val is None:
         raise ValueError("early stopping (patience) needs validation images: hold some out")
-    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
-        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
-    if resume and checkpoint is None:
-        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if len(train) < 2:
         raise ValueError(f"cannot train on {len(train)} image(s): batch normalisation needs at least 2")
+    if (batch_size := min(recipe.batch_size, len(train))) % distributed.size():
+        raise ValueError(f"{distributed.size()} processes cannot share a batch of {batch_size} equally")
+    # By type, as a frozen layer is of another class.
+    if batch_size == distributed.size() and any(type(layer) is nn.BatchNorm2d for layer in model.modules()):
+        raise ValueError("batch normalisation needs batches of 2 or more images a process (--batch-size)")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs a checkpoint: say which file to go on from")
     if val is not None and val.classes != train.classes:
         raise ValueError(f"training and validation classes differ: {train.classes} and {val.classes}")
     own = {id(parameter) for parameter in model.parameters()}

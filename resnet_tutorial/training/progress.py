@@ -122,8 +122,13 @@ class History:
             ValueError: If the file is not a history.
         """
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError):
+            history = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            if not isinstance(history.rows, list) or not all(isinstance(row, dict) for row in history.rows):
+                raise ValueError
+            if not isinstance(history.recipe, dict) or not isinstance(history.setup, dict):
+                raise ValueError
+            return history
+        except (TypeError, ValueError, RecursionError):
             expected = "expected the JSON that History.save writes"
             raise ValueError(f"{path} is not a training history: {expected}") from None
 
@@ -251,16 +256,18 @@ class Progress:
         self.started = time.perf_counter()
 
     def _restore(self, content: dict[str, Any]) -> None:
+        kinds: dict[str, Any] = dict.fromkeys(self._parts(), dict) | {"step": int, "seconds": (int, float)}
+        for name, kind in (kinds | {"sums": Tensor, "torch_generator": Tensor}).items():
+            if not isinstance(content.get(name), kind):
+                raise ValueError(f"its {name} is missing or of another kind")
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["torch_generator"].cpu())
         if self.device.type == "cuda" and "cuda_generator" in content:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
-        if any(row.keys() != Row.__annotations__.keys() for row in content["rows"]):
-            raise ValueError("its history lacks what one has")
         self.history.rows = content["rows"]
         self.step, self.seconds, sums = content["step"], content["seconds"], content["sums"]
-        if type(self.step) is not int or self.step < 0 or not self.seconds >= 0 or sums.shape != (6,):
+        if type(self.step) is not int or self.step < 0 or not 0 <= self.seconds < 1e12 or sums.shape != (6,):
             raise ValueError(f"step {self.step}, {self.seconds} seconds, sums of shape {tuple(sums.shape)}")
         # The sums are those of all processes together; each goes on with its own.
         self.sums = sums * (distributed.rank() == 0)
@@ -279,9 +286,47 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
             if broken := parts.testzip():  # torch.load does not look at the check sums
                 raise ValueError(f"the check sum of {broken} is wrong")
         content = torch.load(path, map_location=device, weights_only=True)
-        return {name: content[name] for name in ("identity", "rows", *content)}
+        content = {name: content[name] for name in ("identity", "rows", *content)}
+        _check(content)
+        return content
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
         raise ValueError(_damaged(path, error)) from None
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless identity and rows are what a run writes."""
+    identity, rows = content["identity"], content["rows"]
+    if not isinstance(identity, dict) or identity.get("best_by", "loss") not in BEST_BY:
+        raise ValueError("it does not say of which run it is")
+    if not isinstance(rows, list):
+        raise ValueError("its history is no list")
+    optional = {"grad_norm", *(name for name, _ in BEST_BY.values())}
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or row.keys() != Row.__annotations__.keys() or row["epoch"] != number:
+            raise ValueError(f"row {number} of its history is none")
+        for name, value in row.items():
+            good = type(value) in (int, float) and math.isfinite(value)
+            if not good and not (value is None and name in optional):
+                raise ValueError(f"row {number} of its history has {name} {value!r:.40}")
+
+
+def saved_precision(path: str | Path) -> str:
+    """Return the precision of the run that a checkpoint is of, as ``runtime.PRECISIONS`` names it.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file is damaged.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> sgd, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+        >>> identity = {"precision": "bfloat16"}
+        >>> Progress(identity, History(), model, sgd, scaler, None, torch.device("cpu")).save("run.pt")
+        >>> saved_precision("run.pt")
+        'bf16'
+    """
+    name = str(_read(path, torch.device("cpu"))["identity"].get("precision"))
+    return {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(name, "auto")
 
 
 def _damaged(path: str | Path, error: Exception) -> str:
@@ -295,6 +340,9 @@ def is_finite(model: nn.Module) -> bool:
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Return what differs between two runs, in words."""
+    """Return what differs between two runs, in words: the first three."""
     pairs = [(name, theirs.get(name), ours.get(name)) for name in theirs | ours]
-    return [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
+    differ = [
+        f"{name!s:.40} {there!r:.80} there, {here!r:.80} here" for name, there, here in pairs if there != here
+    ]
+    return differ[:3] + [f"and {len(differ) - 3} more"] * (len(differ) > 3)

@@ -109,7 +109,7 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r}: give exactly one of epochs and steps")
         named = ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("views", VIEWS), ("best_by", BEST_BY)
         for field, allowed in named:
-            if (value := getattr(self, field)) not in allowed:
+            if not isinstance(value := getattr(self, field), str) or value not in allowed:
                 unknown = f"unknown {field} {value!r}: choose one of {', '.join(allowed)}"
                 raise ValueError(f"recipe {self.name!r}: {unknown}")
         for part in dataclasses.fields(self):
@@ -125,6 +125,10 @@ class Recipe:
             self._require(0 <= getattr(self, field) < math.inf, field, "0 or greater")
         for field in ("momentum", "warmup", "label_smoothing", "ema"):
             self._require(0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
+        shares = isinstance(self.milestones, tuple | list) and all(
+            isinstance(share, int | float) for share in self.milestones
+        )
+        self._require(shares, "milestones", "fractions of the run, such as (0.5, 0.75)")
         rising = all(low < high for low, high in pairwise((0, *self.milestones, 1)))
         stepped = (self.schedule == "step") == bool(self.milestones)
         muon, sgd = self.optimizer == "muon", self.optimizer == "sgd"

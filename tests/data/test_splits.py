@@ -30,6 +30,8 @@ def places(part: Split, whole: Split) -> list[int]:
         ({"images": torch.rand(2, 3, 4, 4)}, "images are float32 .*: give a uint8 tensor"),
         ({"images": np.zeros((2, 3, 4, 4), np.uint8)}, "images are ndarray: give a uint8 tensor"),
         ({"images": torch.zeros(2, 4, 4, 3, dtype=torch.uint8)}, r"\(N, 3, H, W\)"),
+        ({"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8)}, "repeat a grey channel three times"),
+        ({"images": torch.zeros(2, 4, 4, 4, dtype=torch.uint8)}, "a training loop of your own"),
         ({"images": torch.zeros(0, 3, 4, 4, dtype=torch.uint8)}, "at least one image"),
         ({"labels": torch.zeros(2)}, "int64"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "2 images .* 3 labels"),

@@ -320,6 +320,8 @@ def test_refuses_data_that_cannot_train():
         train(small(), split.subset([0]), None, recipe())
     with pytest.raises(ValueError, match="2 outputs and the data 3 classes"):
         train(cifar_resnet(8, width=4, num_classes=2), split, None, recipe())
+    with pytest.raises(ValueError, match="needs batches of 2 or more"):
+        train(small(), split, None, recipe(batch_size=1))
     other = Split(split.images, split.labels, ("a", "b", "c"), "other")
     with pytest.raises(ValueError, match="classes differ"):
         train(small(), split, other, recipe())
