@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{args.repeats} interleaved rounds",
         notes=[
             "The processes see the same batches in the same order with the same augmentation. Their training "
-            "losses differ a little, since each normalises its half of a batch by that half's own statistics; "
-            "the validation losses use running statistics, which rest on few steps after the first epoch, "
+            "losses differ a little, since each normalises its half of a batch by that half's own statistics;"
+            " the validation losses use running statistics, which rest on few steps after the first epoch, "
             "and may differ more.",
         ],
     )
