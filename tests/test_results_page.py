@@ -348,7 +348,7 @@ def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(t
     another = results / "plain20-paper-epochs9-val5000-s0.json"
     another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert titles[1:] == ["recorded run: paper, epochs 9, seed 0"]
+    assert titles[1:] == ["recorded run: paper, epochs 9, seed 0 (one of 2 schedules)"]
     assert text.index("epochs 9,") < text.index("epochs 3,")
     assert "plain +5.0, residual -5.0" in text and "| 1 | a GPU |" in text
 
@@ -393,7 +393,7 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     text = chapter_3(tmp_path, monkeypatch, capsys)
     assert "A note of the test." in text and "| ImageNet | 3.1 M | 40.2 ± 0.8 |" in text
     assert sorted(named) == ["20", "20", "8"]
-    assert "| resnet20 | 90.0 | 1.5 | 1 | modern, epochs 30 | 50,000 |" in text
+    assert "| resnet20 | 90.0 | 1.5 on 3 | 1 | modern, epochs 30 | 50,000 |" in text
     assert "device of all rows: a test CPU" in text
     assert "a GPU" not in text and "resnet32" not in text and "plain20" not in text
 
@@ -461,7 +461,8 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
     assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 2 on 3 |" in text
     assert "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 |" in text and "times on: a test CPU\n" in text
-    assert "| resnet20, 30 passes: recipe modern against paper | +5.0 points | 1 |" in text
+    compared = "resnet20, 30 passes: recipe modern against paper (50,000 images against 45,000)"
+    assert f"| {compared} | +5.0 points | 1 |" in text
     assert "| training loss of two processes, apart from one's | 4.0 % at most | 1 |" in text
 
 
