@@ -360,3 +360,20 @@ def test_a_built_page_asks_the_network_for_nothing(tmp_path, build_book):
     for style in html.rglob("*.css"):
         text = style.read_text(encoding="utf-8")
         assert not re.search(r"@import[^;]*//|url\([\"']?(?:https?:)?//", text), style.name
+
+
+def test_numbers_in_the_answer_on_photos_are_those_of_the_record():
+    """A page of plain Markdown cannot compute: a new record would leave the old numbers in it."""
+    record = json.loads((BOOK / "results" / "finetuning-classes.json").read_text(encoding="utf-8"))
+    page = (BOOK / "faq.md").read_text(encoding="utf-8")
+    typed = re.findall(r"from (\d+) images(?: a class)? (?:it got )?(\d+) %", page)
+    assert len(typed) == 3
+    for images, percent in typed:
+        reached = [row[3] for row in record["rows"] if row[:2] == ["full", int(images)]]
+        assert len(reached) == 3 and f"{sum(reached) / len(reached):.0f}" == percent, images
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda path: path.stem)
+def test_no_page_holds_the_marks_of_a_merge(path):
+    """Both versions of a paragraph stood on the page of questions, with git's marks around them."""
+    assert not re.search(r"<{7} |>{7} ", path.read_text(encoding="utf-8"))

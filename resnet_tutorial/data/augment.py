@@ -22,7 +22,7 @@ FLIPS = ("random", "alternating", "none")
 def crop(images: Tensor, offsets: Tensor, *, padding: int = 4, mode: str = "zero") -> Tensor:
     """Pad each image on all sides and cut a window of the original size at its own offset.
 
-    He et al. (2016), section 4.2, use 4 black pixels on each side of a 32 x 32 image.
+    He et al. (2016a), section 4.2, use 4 black pixels on each side of a 32 x 32 image.
 
     Args:
         images: uint8 ``(N, C, H, W)``; so is the result, channels-last.

@@ -5,10 +5,10 @@ is built as ``Block(in_channels, channels, stride=..., shortcut=...)`` and retur
 Block.expansion`` channels at ``1 / stride`` of the resolution, rounded up. Submodules carry torchvision's
 names, so that state dicts load both ways.
 
-Sources: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016 (the blocks and
-shortcuts A, B and C); the same authors, "Identity mappings in deep residual networks", ECCV 2016, called
-He et al. 2016b below (pre-activation); Goyal et al., "Accurate, large minibatch SGD: training ImageNet in
-1 hour", arXiv:1706.02677, 2017 (zero initialisation).
+Sources: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, called He et al.
+2016a below (the blocks and shortcuts A, B and C); the same authors, "Identity mappings in deep residual
+networks", ECCV 2016, called He et al. 2016b below (pre-activation); Goyal et al., "Accurate, large minibatch
+SGD: training ImageNet in 1 hour", arXiv:1706.02677, 2017 (zero initialisation).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ZeroPadShortcut(nn.Module):
 def make_shortcut(
     shortcut: str, in_channels: int, out_channels: int, stride: int = 1, *, norm: bool = True
 ) -> nn.Module | None:
-    """Build the shortcut of one block (He et al. 2016, sections 3.3 and 4.1).
+    """Build the shortcut of one block (He et al. 2016a, sections 3.3 and 4.1).
 
     ``"A"`` pads with zeros where the shape changes, ``"B"`` projects there, ``"C"`` projects in every block;
     ``"none"`` is the plain network, without shortcuts. With ``norm``, BN follows the 1x1 projection.
@@ -96,7 +96,7 @@ def make_shortcut(
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (He et al. 2016, figure 5 left).
+    """Two 3x3 convolutions (He et al. 2016a, figure 5 left).
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to fewer channels, 3x3, 1x1 back to four times as many (He et al. 2016, figure 5 right).
+    """1x1 to fewer channels, 3x3, 1x1 back to four times as many (He et al. 2016a, figure 5 right).
 
     The stride sits on the 3x3 convolution, as in fb.resnet.torch, torchvision and NVIDIA's "ResNet-50
     v1.5". The paper has it on the first 1x1, which then skips three pixels in four.

@@ -182,7 +182,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_multiply_adds(model: nn.Module, input_size: int | Sequence[int]) -> int:
-    """Count the multiply-adds of convolutions and linear layers for one image: the FLOPs of He et al. 2016.
+    """Count the multiply-adds of convolutions and linear layers for one image: the FLOPs of He et al. 2016a.
 
     ``input_size`` is (channels, height, width) of the image, or one number for a square colour image. The
     network, any whose layers have a rule in PyTorch's FLOP counter, is not run and not changed.

@@ -215,7 +215,7 @@ class Recipe:
 
 
 _PAPER = Recipe(
-    name="paper",  # He et al. (2016), section 4.2
+    name="paper",  # He et al. (2016a), section 4.2
     steps=64_000,
     schedule="step",
     milestones=(0.5, 0.75),  # 32k and 48k iterations

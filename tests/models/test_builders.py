@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +54,23 @@ def small(request) -> ResNet:
 
 
 # Counts
+
+
+def test_the_table_of_networks_is_right():
+    """A count typed into the page of the package stays when the network changes."""
+    page = (Path(__file__).parents[2] / "book" / "api_models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\d,]+) \| (\d+) \| ([\d.]+) \|$", page, re.M)
+    assert [row[0] for row in rows] == [n for n in models.MODELS if not n.startswith(("plain", "preact"))]
+    for name, side, classes, depth, millions in rows:
+        network = create(name)
+        weighted = [
+            path
+            for path, module in network.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in path
+        ]
+        assert int(side) == (224 if network.config["stem"] == "imagenet" else 32), name
+        assert int(classes.replace(",", "")) == network.config["num_classes"], name
+        assert (int(depth), millions) == (len(weighted), f"{count_parameters(network) / 1e6:.2f}"), name
 
 
 @pytest.mark.parametrize("depth", OPTION_A)
