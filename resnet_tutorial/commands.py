@@ -177,12 +177,14 @@ def _run(
         _say(f"{name}: {models.count_parameters(model):,} parameters; {what_is_there(parts)}")
         _say(f"{_choices(device, dtype, arguments.compile, recipe)}, {how.size} pixels")
 
+        listed = PartList.of(arguments.data, parts) if photos else None  # hashes all photos: once a run
+
         def save(name: str, **about: Any) -> None:
             about |= how.stored() | {"recipe": dataclasses.asdict(recipe), "seed": arguments.seed}
             about |= {"classes": learn.classes, "normalize": normalize, "photos": photos}
             models.save_model(out / name, model, **about)
-            if photos:
-                PartList.of(arguments.data, parts).save(out / LIST)
+            if listed is not None:
+                listed.save(out / LIST)
 
         if head:
             about = {"normalize": normalize, "device": device, "dtype": dtype}
