@@ -345,13 +345,16 @@ def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(t
     )
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
     assert titles == ["recorded run: paper, epochs 3, seed 0"]
-    assert "paper, epochs 3, seed 0, training: from 20 to 56 layers plain +25.0, residual -5.0\n" in text
-    assert "| paper, epochs 3, seed 0 | 50.0 / 50.0 | 75.0 / 62.0 | 40.0 / 40.0 | 35.0 / 35.0 |" in text
-    assert "| paper, epochs 9, seed 0 | 2.5 / 2.5 | - | 5.0 / 5.0 | - |" in text
+    assert (
+        "paper, epochs 3, seed 0, training error\n  from 20 to 56 layers: plain +25.0, residual -5.0\n"
+        in text
+    )
+    assert "| paper, epochs 3, seed 0 | 50.0/50.0 | 75.0/62.0 | 40.0/40.0 | 35.0/35.0 |" in text
+    assert "| paper, epochs 9, seed 0 | 2.5/2.5 | - | 5.0/5.0 | - |" in text
     assert "| plain56 | paper, epochs 3, seed 0 | 75.0 % | 59.8 to 85.8 % | 1 | a test CPU |" in text
     degradation(results, epochs=9, right={"plain56": 37})
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "paper, epochs 9, seed 0, training: from 20 to 56 layers plain +5.0\n" in text
+    assert "paper, epochs 9, seed 0, training error\n  from 20 to 56 layers: plain +5.0\n" in text
     degradation(results, epochs=9, right={"resnet56": 40})
     another = results / "plain20-paper-epochs9-val5000-s0.json"
     another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
