@@ -181,10 +181,10 @@ COLUMNS = {  # head: the cells as they stand on the page, and how they have to s
     ),
     "difference": (["-0.30", "+1.20", "\u22122.00"], ["\u22122.00", "-0.30", "+1.20"]),
     "interval": (
-        ["10.1 to 11.0", "not yet recorded", "9.1 to 10.0"],
-        ["9.1 to 10.0", "10.1 to 11.0", "not yet recorded"],
+        ["10.1 to 11.0", "-", "9.1 to 10.0"],
+        ["9.1 to 10.0", "10.1 to 11.0", "-"],
     ),
-    "time": (["2.0 h", "51.7 min", "90.0 s"], ["90.0 s", "51.7 min", "2.0 h"]),
+    "time": (["2.0 h (2)", "not timed", "51.7 min (1)"], ["51.7 min (1)", "2.0 h (2)", "not timed"]),
     "made on": (["2026-11-23", "2025-12-01", "2026-02-03"], ["2025-12-01", "2026-02-03", "2026-11-23"]),
     "missing": (["-", "3", "20"], ["3", "20", "-"]),
 }
@@ -216,7 +216,7 @@ def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, browser):
                 browser.send("Input.dispatchKeyEvent", type="keyUp", **enter)
             else:
                 browser.evaluate("document.activeElement.click()")
-                there = [cell for cell in wanted if cell not in ("-", "not yet recorded")]
+                there = [cell for cell in wanted if cell not in ("-", "not timed")]
                 wanted = there[::-1] + wanted[len(there) :]  # what is missing stays last
             directions[column] = direction
             assert browser.evaluate(state.format(column=column)) == [directions, wanted]
