@@ -277,6 +277,19 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     assert wanted and not any("resnet8_wide" in line or "--epochs 30" in line for line in wanted)
 
 
+def test_a_table_of_measurements_has_even_decimals_true_minus_signs_and_a_short_note(
+    tmp_path, monkeypatch, capsys
+):
+    """60.0 beside 59.02, a hyphen for a minus, and how busy the machine was, read like a log."""
+    (tmp_path / "results").mkdir()
+    table = made_table(tmp_path / "results", "ablations", ["a", "b"], [[60.0, -13.7], [59.02, "-"]])
+    notes = ["Seeds: 3. Load average before the start: 1.65.", "Of an earlier, interrupted call: 60 of the runs."]
+    dataclasses.replace(table, notes=notes).save(tmp_path / "results")
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "| 60.00 | \N{MINUS SIGN}13.7 |" in text and "| 59.02 | - |" in text
+    assert "Seeds: 3. Threads: 3" in text and "Load average" not in text and "earlier" not in text
+
+
 def test_a_run_on_fewer_classes_is_listed_and_compared_with_none(tmp_path, monkeypatch, capsys):
     """Six classes are easier than ten: beside the paper such a run would look better than it is."""
     (tmp_path / "results").mkdir()

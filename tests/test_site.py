@@ -150,7 +150,17 @@ def test_paper_gets_its_own_style():
     for part in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", "button.copybtn"):
         assert part in hidden
     assert "white-space: pre-wrap" in paper
+    assert re.search(r"details > \* \{\s*animation: none !important", paper)  # else opened folds print empty
     assert "beforeprint" in (STATIC / "book.js").read_text(encoding="utf-8")
+
+
+def test_on_a_phone_code_is_wrapped_and_the_first_column_stays():
+    """Code and tables that scroll hide the end of each line, and which row a value belongs to."""
+    css = (STATIC / "custom.css").read_text(encoding="utf-8")
+    first = css.split("table.table > * > tr > :first-child {")[1].partition("}")[0]
+    assert "position: sticky" in first and "left: 0" in first
+    phone = css.split("@media screen and (max-width: 600px) {")[1].partition("\n}\n")[0]
+    assert "pre-wrap" in phone and ":not(.cell_output *) pre" in phone  # output keeps its columns
 
 
 def test_the_records_are_in_tables_that_can_be_sorted():
@@ -269,6 +279,8 @@ def test_a_page_is_no_wider_than_a_phone(page, browser):
     size = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     needed, there = browser.evaluate(size)
     assert needed <= there
+    code = "[...document.querySelectorAll('.bd-article pre')].filter((p) => !p.closest('.cell_output'))"
+    assert browser.evaluate(f"{code}.filter((p) => p.scrollWidth > p.clientWidth).length") == 0
 
 
 @built
