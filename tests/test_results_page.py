@@ -283,7 +283,10 @@ def test_a_table_of_measurements_has_even_decimals_true_minus_signs_and_a_short_
     """60.0 beside 59.02, a hyphen for a minus, and how busy the machine was, read like a log."""
     (tmp_path / "results").mkdir()
     table = made_table(tmp_path / "results", "ablations", ["a", "b"], [[60.0, -13.7], [59.02, "-"]])
-    notes = ["Seeds: 3. Load average before the start: 1.65.", "Of an earlier, interrupted call: 60 of the runs."]
+    notes = [
+        "Seeds: 3. Load average before the start: 1.65.",
+        "Of an earlier, interrupted call: 60 of the runs.",
+    ]
     dataclasses.replace(table, notes=notes).save(tmp_path / "results")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
     assert "| 60.00 | \N{MINUS SIGN}13.7 |" in text and "| 59.02 | - |" in text
