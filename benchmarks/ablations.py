@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "best-epoch" in names:
         notes.append("The best epoch is chosen on the images that it is measured on.")
     report(
-        "What each ingredient is worth",
+        f"What each ingredient is worth after {recipe.epochs} epochs of {len(train):,} images",
         args,
         HEADER,
         [cells(name, runs, results["base"]) for name, runs in results.items()],

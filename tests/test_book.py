@@ -261,7 +261,10 @@ def test_terms_are_in_the_glossary():
 
 # What readers found defined in two ways: words of the entry, and what no page may say of the term.
 ONE_STATEMENT = {
-    "over-fitting": ("A gap between the two alone is usual", r"over-fitting\W+(is|means) (a|the) gap"),
+    "over-fitting": (
+        "A gap between the two alone is usual",
+        r"over-fitting\W+(is|means) (a|the) gap|over-fitted \w+ (does|is) (clearly )?better",
+    ),
     "early stopping": ("the best network so far", r"early stopping\W[^.]*\bkeep(s|ing) (the|its) last"),
     "kernel": ("looks at one input channel", r"\bkernels?\W+(make|give)s? (an|one|the) output channel"),
     "Nesterov momentum": ("to which momentum is about to lead", r"nesterov\W[^.]*\b(previous|old) gradient"),

@@ -200,7 +200,7 @@ def page(notebook: str, folder: Path, monkeypatch, capsys, *, only: str = "", **
 def test_without_records_the_results_page_says_so_and_how(tmp_path, monkeypatch, capsys):
     """A notebook opened in Colab has no folder of results beside it."""
     text, _ = page("results", tmp_path, monkeypatch, capsys)
-    assert "training runs: 0; tables of measurements: 0" in text and "not yet recorded" in text
+    assert "training runs: 0; tables of measurements: 0" in text and "There are no records here." in text
     parser = cli.build_parser()
     scripts = re.findall(r"^python (benchmarks/\w+\.py)", text, re.M)
     commands = re.findall(r"^resnet-tutorial (.+)$", text, re.M)
@@ -266,14 +266,31 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     all_records(tmp_path / "results")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
     assert "training runs: 4; tables of measurements: 2" in text
-    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 90.0 s | 3 |" in text
-    assert "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 | 81.25 | 91.0 s | 3 |" in text
-    assert "| resnet20 | 8.75 | modern, epochs 30 | 50,000 | 1 | 37.50 |" in text
-    assert "| resnet32 | 7.51 | paper | 50,000 | 0 | not yet recorded |" in text
+    assert "| resnet20 | 62.50 | modern, epochs 30 | 50,000 | 1 | 81.25 | 90.0 s (3) |" in text
+    assert "| resnet8_wide | 60.00 ± 10.00 | cpu | 50,000 | 3 | 81.25 | 91.0 s (3) |" in text
+    assert "| resnet20 | 8.75 | 37.50 | modern, epochs 30 | 50,000 | 1 |" in text
+    assert "| resnet32 | 7.51" not in text and "not yet recorded" not in text  # one list, of what is wanted
+    assert "The paper's own schedule has not been run to its end yet." in text
     assert "Title of throughput-cpu" in text and "A note of the test." in text and "88.8" in text
     assert "resnet-tutorial train --seed 2" in text
     wanted = [line for line in text.splitlines() if "--val-fraction 0" in line]
     assert wanted and not any("resnet8_wide" in line or "--epochs 30" in line for line in wanted)
+
+
+def test_a_table_of_measurements_has_even_decimals_true_minus_signs_and_a_short_note(
+    tmp_path, monkeypatch, capsys
+):
+    """60.0 beside 59.02, a hyphen for a minus, and how busy the machine was, read like a log."""
+    (tmp_path / "results").mkdir()
+    table = made_table(tmp_path / "results", "ablations", ["a", "b"], [[60.0, -13.7], [59.02, "-"]])
+    notes = [
+        "Seeds: 3. Load average before the start: 1.65.",
+        "Of an earlier, interrupted call: 60 of the runs.",
+    ]
+    dataclasses.replace(table, notes=notes).save(tmp_path / "results")
+    text, _ = page("results", tmp_path, monkeypatch, capsys)
+    assert "| 60.00 | \N{MINUS SIGN}13.7 |" in text and "| 59.02 | - |" in text
+    assert "Seeds: 3. Threads: 3" in text and "Load average" not in text and "earlier" not in text
 
 
 def test_a_run_on_fewer_classes_is_listed_and_compared_with_none(tmp_path, monkeypatch, capsys):
@@ -283,7 +300,7 @@ def test_a_run_on_fewer_classes_is_listed_and_compared_with_none(tmp_path, monke
     made_run(tmp_path / "results", epochs=40, right=39, data="cifar10, 6 classes")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
     assert "| resnet20-modern-s0 | 97.50 |" in text
-    assert "| resnet20 | modern | 50,000 (cifar10, 6 classes) | 1 | 97.50 |" in text
+    assert "| resnet20 | 97.50 | modern | 50,000 (cifar10, 6 classes) | 1 |" in text
     assert "| 37.50 |" in text and "| 2.50 |" not in text  # beside the paper
     assert "\nresnet20-modern-epochs30-s0\n" in text  # the best of those with ten classes
     assert "--model resnet20 --recipe modern --val-fraction 0 --seed 0 " in text  # still wanted
@@ -308,12 +325,13 @@ def test_a_run_of_a_busy_machine_is_shown_without_a_time(tmp_path, monkeypatch, 
     made_run(tmp_path / "results", model="resnet32", epochs=3, right=30, timed=False, held_out=True)
     made_run(tmp_path / "results", model="resnet8_wide", recipe="cpu", seed=3, right=24, timed=False)
     text, _ = page("results", tmp_path, monkeypatch, capsys)
-    assert "| resnet32 | modern, epochs 30 | 50,000 | 1 | 75.00 | 81.25 | not timed |" in text
+    assert "| resnet32 | 75.00 | modern, epochs 30 | 50,000 | 1 | 81.25 | not timed |" in text
     page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
     made_run(tmp_path / "results", epochs=3, right=30, timed=False)
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert "| resnet20 | modern, epochs 3 | 50,000 | 1 | 75.00 | 81.25 |  |" in text
-    assert "| resnet8_wide | cpu | 50,000 | 4 | 60.00" in text and "| 2 on 3 |" in text  # of the three timed
+    assert "| resnet20 | 75.00 | modern, epochs 3 | 50,000 | 1 | 81.25 |  |" in text
+    assert re.search(r"\| resnet8_wide \| 60\.00[^|]*\| cpu \| 50,000 \| 4 \|", text)
+    assert "| 2 on 3 |" in text  # of the three timed
 
 
 def test_a_damaged_record_stops_the_results_page(tmp_path, monkeypatch, capsys):
@@ -345,23 +363,21 @@ def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(t
     )
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
     assert titles == ["recorded run: paper, epochs 3, seed 0"]
-    assert (
-        "paper, epochs 3, seed 0, training error\n  from 20 to 56 layers: plain +25.0, residual -5.0\n"
-        in text
-    )
+    minus = "\N{MINUS SIGN}"
+    assert f"| paper, epochs 3, seed 0 | +25.0 | {minus}5.0 |" in text
     assert "| paper, epochs 3, seed 0 | 50.0/50.0 | 75.0/62.0 | 40.0/40.0 | 35.0/35.0 |" in text
     assert "| paper, epochs 9, seed 0 | 2.5/2.5 | - | 5.0/5.0 | - |" in text
-    assert "| plain56 | paper, epochs 3, seed 0 | 75.0 % | 59.8 to 85.8 % | 1 | a test CPU |" in text
+    assert "| plain56 | 75.0 % | 59.8 to 85.8 % | paper, epochs 3, seed 0 | 1 | a test CPU |" in text
     degradation(results, epochs=9, right={"plain56": 37})
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert "paper, epochs 9, seed 0, training error\n  from 20 to 56 layers: plain +5.0\n" in text
+    assert "| paper, epochs 9, seed 0 | +5.0 |  |" in text
     degradation(results, epochs=9, right={"resnet56": 40})
     another = results / "plain20-paper-epochs9-val5000-s0.json"
     another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
     assert titles[1:] == [titles[0], "recorded run: paper, epochs 9, seed 0 (one of 2 schedules)"]
     assert text.index("epochs 9,") < text.index("epochs 3,")
-    assert "plain +5.0, residual -5.0" in text and "| 1 | a GPU |" in text
+    assert f"| +5.0 | {minus}5.0 |" in text and "| 1 | a GPU |" in text
 
 
 def test_chapter_1_stops_the_build_where_its_puzzle_is_none(tmp_path, monkeypatch, capsys):
@@ -402,7 +418,7 @@ def test_chapter_3_compares_recorded_networks(tmp_path, monkeypatch, capsys):
     named: list[str] = []
     monkeypatch.setattr("matplotlib.axes.Axes.annotate", lambda axes, text, at, **style: named.append(text))
     text = chapter_3(tmp_path, monkeypatch, capsys)
-    assert "A note of the test." in text and "| ImageNet | 3.1 M | 40.2 ± 0.8 |" in text
+    assert "A note of the test." in text and "| ImageNet | 40.2 ± 0.8 | 3.1 M |" in text
     assert sorted(named) == ["20", "20", "8"]
     assert "| resnet20 | 90.0 | 1.5 on 3 | 1 | modern, epochs 30 | 50,000 |" in text
     assert "device of all rows: a test CPU" in text
@@ -439,8 +455,8 @@ def test_chapter_2_shows_the_ablations_that_it_is_about(tmp_path, monkeypatch, c
     degradation(results, epochs=3, right={"plain20": 10, "resnet20": 24})
     degradation(results, epochs=9, right={"plain20": 20})
     text, _ = page("02_block_math", tmp_path, monkeypatch, capsys, only="recorded ablations")
-    assert "no shortcuts | short | 40.2 ± 0.8 |" in text and "49.0" not in text
-    assert "| plain20 | paper, epochs 3, 45,000 images | 25.0 | 1 | a test CPU |" in text
+    assert "no shortcuts | 40.2 ± 0.8 | short |" in text and "49.0" not in text
+    assert "| plain20 | 25.0 | paper, epochs 3, 45,000 images | 1 | a test CPU |" in text
 
 
 def test_chapter_7_shows_the_ablations(tmp_path, monkeypatch, capsys):
@@ -470,11 +486,11 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     all_records(tmp_path / "results")
     made_run(tmp_path / "results", recipe="paper", epochs=30, right=23, held_out=True)
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert "| resnet20 | modern, epochs 30 | 50,000 | 1 | 62.50 | 81.25 | 2 on 3 |" in text
-    assert "| resnet8_wide | cpu | 50,000 | 3 | 60.00 ± 10.00 |" in text and "times on: a test CPU\n" in text
+    assert "| resnet20 | 62.50 | modern, epochs 30 | 50,000 | 1 | 81.25 | 2 on 3 |" in text
+    assert "| resnet8_wide | 60.00 ± 10.00 | cpu | 50,000 | 3 |" in text and "times on: a test CPU\n" in text
     compared = "resnet20, 30 passes: recipe modern against paper (50,000 images against 45,000)"
     assert f"| {compared} | +5.0 points | 1 |" in text
-    assert "| training loss of two processes, apart from one's | 4.0 % at most | 1 |" in text
+    assert "beside that of one process | apart by 4.0 % at most | 1 |" in text
 
 
 def test_chapter_4_judges_the_ablations_by_their_seeds(tmp_path, monkeypatch, capsys):

@@ -150,7 +150,17 @@ def test_paper_gets_its_own_style():
     for part in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", "button.copybtn"):
         assert part in hidden
     assert "white-space: pre-wrap" in paper
+    assert re.search(r"details > \* \{\s*animation: none !important", paper)  # else opened folds print empty
     assert "beforeprint" in (STATIC / "book.js").read_text(encoding="utf-8")
+
+
+def test_on_a_phone_code_is_wrapped_and_the_first_column_stays():
+    """Code and tables that scroll hide the end of each line, and which row a value belongs to."""
+    css = (STATIC / "custom.css").read_text(encoding="utf-8")
+    first = css.split("table.table > * > tr > :first-child {")[1].partition("}")[0]
+    assert "position: sticky" in first and "left: 0" in first
+    phone = css.split("@media screen and (max-width: 600px) {")[1].partition("\n}\n")[0]
+    assert "pre-wrap" in phone and ":not(.cell_output *) pre" in phone  # output keeps its columns
 
 
 def test_the_records_are_in_tables_that_can_be_sorted():
@@ -181,10 +191,10 @@ COLUMNS = {  # head: the cells as they stand on the page, and how they have to s
     ),
     "difference": (["-0.30", "+1.20", "\u22122.00"], ["\u22122.00", "-0.30", "+1.20"]),
     "interval": (
-        ["10.1 to 11.0", "not yet recorded", "9.1 to 10.0"],
-        ["9.1 to 10.0", "10.1 to 11.0", "not yet recorded"],
+        ["10.1 to 11.0", "-", "9.1 to 10.0"],
+        ["9.1 to 10.0", "10.1 to 11.0", "-"],
     ),
-    "time": (["2.0 h", "51.7 min", "90.0 s"], ["90.0 s", "51.7 min", "2.0 h"]),
+    "time": (["2.0 h (2)", "not timed", "51.7 min (1)"], ["51.7 min (1)", "2.0 h (2)", "not timed"]),
     "made on": (["2026-11-23", "2025-12-01", "2026-02-03"], ["2025-12-01", "2026-02-03", "2026-11-23"]),
     "missing": (["-", "3", "20"], ["3", "20", "-"]),
 }
@@ -216,7 +226,7 @@ def test_a_table_of_records_sorts_by_click_and_by_key(tmp_path, browser):
                 browser.send("Input.dispatchKeyEvent", type="keyUp", **enter)
             else:
                 browser.evaluate("document.activeElement.click()")
-                there = [cell for cell in wanted if cell not in ("-", "not yet recorded")]
+                there = [cell for cell in wanted if cell not in ("-", "not timed")]
                 wanted = there[::-1] + wanted[len(there) :]  # what is missing stays last
             directions[column] = direction
             assert browser.evaluate(state.format(column=column)) == [directions, wanted]
@@ -269,6 +279,8 @@ def test_a_page_is_no_wider_than_a_phone(page, browser):
     size = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     needed, there = browser.evaluate(size)
     assert needed <= there
+    code = "[...document.querySelectorAll('.bd-article pre')].filter((p) => !p.closest('.cell_output'))"
+    assert browser.evaluate(f"{code}.filter((p) => p.scrollWidth > p.clientWidth).length") == 0
 
 
 @built

@@ -65,7 +65,7 @@ window.addEventListener("resize", markScrollable);
 window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(markScrollable));
 
 // Tables in a cell with the tag "sortable": the head of each column is a button that sorts the rows.
-const NO_VALUE = ["", "-", "–", "not yet recorded"];
+const NO_VALUE = ["", "-", "–", "not timed"];
 const UNITS = { s: 1, min: 60, h: 3600 };
 const NUMBER = /^([-+−]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?: ?%| (s|min|h))?(?: ?(?:±|to|\(|of) ?.*)?$/;
 

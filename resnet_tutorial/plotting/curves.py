@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +40,7 @@ def learning_curves(
     single = len(runs) == 1
     keys = [(part, what) for part in ("train", "val") for what in ("loss", "accuracy")]
     columns = [{key: _column(run, "_".join(key)) for key in keys} for run in runs.values()]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2), layout="constrained")
+    figure, panels = plt.subplots(2, 1, figsize=(4.6, 5), sharex=True, layout="constrained")
     for i, column in enumerate(columns):
         colours = (BLUE, VERMILLION) if single else (PALETTE[i % len(PALETTE)],) * 2
         for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
@@ -50,7 +49,7 @@ def learning_curves(
                 if len(x):
                     marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else None
                     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker)
-    panels[0].set(title="Loss", xlabel="epoch", ylabel="cross-entropy (nats)")
+    panels[0].set(title="Loss", ylabel="cross-entropy (nats)")
     panels[1].set(title="Accuracy", xlabel="epoch", ylabel="images classified correctly")
     panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     for axes in panels:
@@ -64,8 +63,7 @@ def learning_curves(
             Line2D([], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], label=name)
             for i, name in enumerate(runs)
         ]
-    ncols = len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2)
-    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure

@@ -143,6 +143,7 @@ def fit(
         on_epoch: Called with each row of the history (by process 0); with a moving average of the weights,
             the model has the averaged ones at that time.
         on_best: Called after it when the epoch is the best so far (``recipe.best_by``), in resumed runs too.
+            ``fit`` keeps no copy of these weights, which would cost memory in every run: save them here.
         checkpoint: File that holds the state of the run. It is written after every epoch and, on Ctrl-C,
             after the step under way; then ``KeyboardInterrupt`` is raised.
         save_every: Also write it every so many steps.

@@ -59,7 +59,8 @@ class Recipe:
         class_weights: Whether the loss weighs each class by the inverse of its share.
         ema: Decay a step of an exponential moving average of the weights, which is what is validated and, in
             the end, kept; 0 for none.
-        patience: End the run when there was no better epoch for so many of them, or ``None``.
+        patience: End the run when there was no better epoch for so many of them, or ``None``. ``fit`` leaves
+            the last weights in the model; the best are for ``on_best`` to save.
         best_by: What makes an epoch the best: ``loss``, ``accuracy`` or ``balanced-accuracy``, of validation.
         test_flip: Whether validation averages the logits of each image and of its mirror image.
 
