@@ -48,9 +48,10 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _ctrl_c() -> None:
-    """Tests of interruption work in a background job too, where the shell has Ctrl-C ignored."""
+def _signals() -> None:
+    """Signals work in a background job too, where the shell has Ctrl-C ignored, and after a notebook's runner."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
