@@ -49,7 +49,7 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _signals() -> None:
-    """Signals work in a background job too, where the shell has Ctrl-C ignored, and after a notebook's runner."""
+    """Ctrl-C works in a background job too, where the shell ignores it, and SIGTERM after other tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
