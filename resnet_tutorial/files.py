@@ -215,7 +215,7 @@ def claimed(
         'old'
     """
     refuse_unwritable(out, what="the results (--out)")
-    made = not out.exists()
+    made = [place for place in (out, *out.parents) if not place.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / LOCK, timeout=0).acquire()
@@ -259,9 +259,9 @@ def claimed(
                 _settle(out, names, state, final, back=back)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
-                if made:
-                    with suppress(OSError):  # it holds results
-                        out.rmdir()
+                with suppress(OSError):  # it holds results
+                    for place in made:
+                        place.rmdir()
 
 
 def _told(out: Path, state: str, final: str) -> str:

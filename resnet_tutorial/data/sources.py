@@ -389,7 +389,11 @@ def _joined(images: list[np.ndarray], labels: list[np.ndarray]) -> Arrays:
 
 def one_line(error: BaseException) -> str:
     """Return an exception as part of one line."""
-    reason = getattr(error, "reason", None)  # of a URLError, without "<urlopen error ...>" around it
+    error = getattr(error, "reason", None) or error  # of a URLError, without "<urlopen error ...>" around it
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
-    return " ".join(str(reason or error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.replace("File exists", "it is a file")
+    if isinstance(error, (AttributeError, LookupError, TypeError)) or "allow_pickle" in str(error):
+        return "it holds something else"
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

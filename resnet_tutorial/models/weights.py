@@ -320,16 +320,15 @@ def imagenet_weights(network: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     expected = path.stem.rpartition("-")[2]
     if not path.exists():
-        print(f"fetching {url}", file=sys.stderr)
         before = socket.getdefaulttimeout()
         try:
             socket.setdefaulttimeout(SILENCE)  # PyTorch would wait for ever
             path.parent.mkdir(parents=True, exist_ok=True)
+            print(f"fetching {url}", file=sys.stderr)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=sys.stderr.isatty())
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            reason = (
-                "it is not the right file" if "hash" in str(error) else " ".join(str(error).split())[:100]
-            )
+            told = getattr(error, "strerror", None) or " ".join(str(error).split())[:100]
+            reason = "it is not the right file" if "hash" in str(error) else told
             raise ValueError(f"cannot fetch the weights ({reason}): put {url} at {path}") from None
         finally:
             socket.setdefaulttimeout(before)
