@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import struct
@@ -330,19 +331,40 @@ def pickled(**changes: Any) -> Callable[[Path], None]:
     return spoil
 
 
-def swollen(path: str, place: str, size: int = 10**9) -> Callable[[Path], None]:
-    """A ZIP file of a megabyte that holds a part of ``size`` bytes."""
+def swollen(path: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """What ``write`` writes, a ZIP file of hundreds of megabytes, in one of a megabyte."""
 
     def spoil(folder: Path) -> None:
+        large = folder / "large"
+        write(large)
         (folder / path).parent.mkdir(exist_ok=True)
         with (
-            zipfile.ZipFile(folder / path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as parts,
-            parts.open(place, "w", force_zip64=True) as part,
+            zipfile.ZipFile(large) as parts,
+            zipfile.ZipFile(folder / path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as small,
         ):
-            for _ in range(size // 10**7):
-                part.write(bytes(10**7))
+            for name in parts.namelist():
+                small.writestr(name, parts.read(name))
+        large.unlink()
 
     return spoil
+
+
+MANY = 10**8  # times four bytes
+
+
+def many_weights(path: Path) -> None:
+    state = models.cifar_resnet(8, num_classes=2).state_dict()
+    torch.save(state | {"fc.bias": torch.zeros(MANY)}, path)
+
+
+def many_sums(path: Path) -> None:
+    state = torch.load(path.parent / "run" / "checkpoint.pt", weights_only=True)
+    torch.save(state | {"sums": torch.zeros(MANY)}, path)
+
+
+def many_images(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, train_images=np.zeros(MANY, np.float32))
 
 
 LYING = [
@@ -363,8 +385,8 @@ LYING = [
     (FOREIGN, "w.pt", pickled(**{"conv1.weight": torch.zeros(1).expand(10**5, 10**5, 3, 3)})),
     (FOREIGN, "w.pt", pickled(**{"fc.bias": torch.zeros(1).expand(10**12)})),
     (FOREIGN, "w.pt", pickled(x=3)),
-    (FOREIGN, "w.pt", swollen("w.pt", "w/data.pkl")),
-    (RESUME, "checkpoint.pt", swollen("run/checkpoint.pt", "checkpoint/data.pkl")),
+    (FOREIGN, "w.pt", swollen("w.pt", many_weights)),
+    (RESUME, "checkpoint.pt", swollen("run/checkpoint.pt", many_sums)),
 ]
 
 
@@ -385,8 +407,8 @@ def batches(what: bytes, suffix: str = "") -> Callable[[Path], None]:
     return spoil
 
 
-def sparse(path: str, size: int = 10**11) -> Callable[[Path], None]:
-    """Files of a hundred gigabytes that take no room."""
+def sparse(path: str, size: int) -> Callable[[Path], None]:
+    """Files of CIFAR-10, one of which has ``size`` bytes and takes no room."""
 
     def spoil(folder: Path) -> None:
         batches(b"", Path(path).suffix)(folder)
@@ -448,13 +470,13 @@ DATA = [
         (CIFAR, CACHE, made(CACHE, what))
         for what in (b"", b"PK", b"PK\x05\x06" + bytes(18), b"text", bytes(999))
     ],
-    (CIFAR, CACHE, swollen(CACHE, "train_images.npy")),
+    (CIFAR, CACHE, swollen(CACHE, many_images)),
     (CIFAR, CACHE, made(CACHE)),
     (CIFAR, CACHE, pipe(CACHE)),
     *[(CIFAR, TGZ, made(TGZ, what)) for what in (b"", b"\x1f\x8b", b"text", bytes(999))],
     (CIFAR, TGZ, archive(0, "a", "b")),
-    (CIFAR, TGZ, archive(10**8, "cifar-10-batches-py/data_batch_1")),
-    (CIFAR, TGZ, archive(10**8, "something/else")),
+    (CIFAR, TGZ, archive(4 * MANY, "cifar-10-batches-py/data_batch_1")),
+    (CIFAR, TGZ, archive(MANY, "something/else")),
     (CIFAR, TGZ, made(TGZ)),
     (CIFAR, TGZ, pipe(TGZ)),
     *[
@@ -480,13 +502,13 @@ DATA = [
             b"\x80\x02}(X\x04\x00\x00\x00datacnumpy\nndarray\n(J\x00\x00\x00\x01M\xff\x0ft\x85RX\x06\x00\x00\x00labels]u.",
         )
     ],
-    (CIFAR, PYTHON, sparse(f"{PYTHON}/data_batch_3")),
+    (CIFAR, PYTHON, sparse(f"{PYTHON}/data_batch_3", 4 * MANY)),
     (CIFAR, PYTHON, made(PYTHON, b"a file")),
     *[
         (CIFAR, BINARY, batches(what, ".bin"))
         for what in (b"", b"text", bytes(3072), bytes(3073), b"\xff" * 6146)
     ],
-    (CIFAR, BINARY, sparse(f"{BINARY}/data_batch_3.bin")),
+    (CIFAR, BINARY, sparse(f"{BINARY}/data_batch_3.bin", 4 * MANY)),
     (CIFAR, BINARY, made(BINARY, b"a file")),
     ("download --root file", "cannot write to", None),
     ("download --root ~nobody9/x", "no home directory", None),
@@ -588,6 +610,16 @@ KINDS = {
 CASES = [case for cases in KINDS.values() for case in cases]
 
 
+def most_memory(*, since_now: bool = False) -> int:
+    """The most memory that this process ever had, or from now on, in kB; 0 where Linux does not say it."""
+    try:
+        if since_now:
+            Path("/proc/self/clear_refs").write_text("5")
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+    except OSError:
+        return 0
+
+
 @pytest.fixture
 def in_time():
     """Nothing waits for ever: after a minute the test fails."""
@@ -620,9 +652,12 @@ def test_bad_input_is_one_line_and_nothing_is_lost(
         spoil(folder)
     before = tree(folder)
     argv = ["" if word == "''" else word for word in command.split(" ")]
+    memory = most_memory(since_now=True)
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # said in a line of its own
         status = cli.main(argv)
+    if (command, words, spoil) in [*LYING, *DATA]:
+        assert most_memory() - memory < 250_000
     lines = capsys.readouterr().err.splitlines()
     assert status == 2, lines
     assert lines, status
