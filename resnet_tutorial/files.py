@@ -224,7 +224,7 @@ def claimed(
     except OSError as error:
         raise ValueError(f"cannot write to {out}: {error.strerror or error}") from None
     final = final or state
-    back = False
+    back = fresh = False
     with lock:
         try:
             _settle(out, names, state, final)
@@ -247,6 +247,7 @@ def claimed(
                 else:
                     _move(out, out / MOVING, names)
                     (out / MOVING).rename(out / ASIDE)
+            fresh = not found
             try:
                 yield
             except hopeless:
@@ -257,6 +258,9 @@ def claimed(
         finally:
             try:
                 _settle(out, names, state, final, back=back)
+                if fresh and not (out / state).exists():  # what there is can neither go on nor be used
+                    for name in names:
+                        (out / name).unlink(missing_ok=True)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
                 with suppress(OSError):  # it holds results

@@ -1,4 +1,4 @@
-"""Servers that stall, lie or send somewhere else: one line each, nothing is kept, and the next download works."""
+"""Servers that stall, lie or send somewhere else: one line, nothing is kept, and the next download works."""
 
 from __future__ import annotations
 
