@@ -25,7 +25,7 @@ SOURCES = sorted(
     for folder in ("resnet_tutorial", "tools", "benchmarks", "book/_ext")
     for path in (ROOT / folder).rglob("*.py")
 )
-RUNS_CODE = {"eval", "exec", "compile", "__import__", "system", "popen", "extract", "extractall"}
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 # A reader's own answers to the exercises are Python; "resnet-tutorial check --help" says that they are run.
 ALLOWED = {("resnet_tutorial/exercises.py", "_definitions"), ("resnet_tutorial/exercises.py", "_value")}
 SAFELY = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
@@ -45,8 +45,8 @@ def faults(source: str, path: str) -> list[str]:
     for inside, name, call in calls(ast.parse(source)):
         options = {option.arg: ast.unparse(option.value) for option in call.keywords}
         last = name.rpartition(".")[2]
-        ours = name in ("re.compile", "torch.compile") or last == "compile" and "." in name and "re." in name
-        if last in RUNS_CODE and not ours and (path, inside) not in ALLOWED:
+        runs = name in RUNS_CODE or last in ("extract", "extractall")  # may write outside of the folder
+        if runs and (path, inside) not in ALLOWED:
             found.append(f"{path}: {name} in {inside}")
         if options.get("shell", "False") != "False":
             found.append(f"{path}: a shell reads what {name} runs")
@@ -87,9 +87,8 @@ def test_nothing_that_is_read_is_run(path):
 def test_what_would_run_code_is_found(line):
     """A check that finds nothing anywhere is none."""
     assert faults(f"def f():\n    {line}\n", "resnet_tutorial/files.py")
-    assert not faults(
-        "import re\nre.compile('x')\nsubprocess.run(['ls'])\nmodel.eval\n", "resnet_tutorial/files.py"
-    )
+    harmless = "model.eval()\nre.compile('x')\nsubprocess.run(['ls'])\ntorch.load(path, weights_only=True)\n"
+    assert not faults(harmless, "resnet_tutorial/files.py")
 
 
 class Trap:
