@@ -637,6 +637,13 @@ def in_time():
     signal.signal(signal.SIGALRM, before)
 
 
+def test_the_table_is_as_long_as_promised():
+    """TESTING.md says how many bad inputs were tried; a row taken out would leave it wrong."""
+    text = (Path(__file__).parent.parent / "TESTING.md").read_text(encoding="utf-8")
+    (least,) = re.findall(r"at least (\d+) bad inputs", text)
+    assert int(least) <= len(CASES) < int(least) + 100
+
+
 @pytest.mark.parametrize(("command", "words", "spoil"), CASES, ids=range(len(CASES)))
 def test_bad_input_is_one_line_and_nothing_is_lost(
     world, tmp_path, monkeypatch, capsys, in_time, command, words, spoil
