@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 # Written last, so an interrupted install leaves none; older than pyproject.toml or the constraints means "install again".
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
+# One file of tests at a time in each process.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install book test test-all lab publish-config accessibility pdf clean distclean
 .DELETE_ON_ERROR:
@@ -49,7 +51,7 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests -m 'not slow'
+	$(BIN)/pytest tests -m 'not slow' $(PARALLEL)
 	$(BIN)/pytest --nbmake book
 
 # What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands, kills.

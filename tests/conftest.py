@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -21,6 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared with other processes of tests
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
