@@ -6,6 +6,7 @@ import builtins
 import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -268,12 +269,14 @@ def test_a_setting_that_a_library_refuses_is_one_line(name, value):
 def test_processes_that_never_come_are_given_up(monkeypatch, capsys, rank):
     """A traceback after minutes, about a store."""
     monkeypatch.setattr(distributed, "TIMEOUT", datetime.timedelta(seconds=1))
-    about = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    about = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in about.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["evaluate", "cifar10"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the 2 processes of this job did not meet at 127.0.0.1:29617 within 1 s: start all" in line
+    assert f"the 2 processes of this job did not meet at 127.0.0.1:{port} within 1 s: start all" in line
 
 
 # ---- memory ----
