@@ -171,8 +171,8 @@ def _has_results(folder: Path) -> bool:
     """Whether this is a folder of results, or of such folders, as ``runs`` is; pictures may be among them."""
     if not folder.is_dir():
         return False
-    inside = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
-    return any(os.path.isfile(os.path.join(place, name)) for place in (folder, *inside) for name in RESULTS)
+    inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    return any((place / name).is_file() for place in (folder, *inside) for name in RESULTS)
 
 
 def walk(folder: Path) -> Iterator[Path]:
