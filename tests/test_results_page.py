@@ -335,20 +335,31 @@ def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(t
     results.mkdir()
     degradation(results, epochs=3, right={"plain20": 20, "plain56": 10, "resnet20": 24, "resnet56": 26})
     degradation(results, epochs=9, right={"plain20": 39, "resnet20": 38})
+    held_out = results / "plain56-paper-epochs3-val5000-s0.json"
+    record = json.loads(held_out.read_text(encoding="utf-8"))
+    record["history"][-1]["val_accuracy"] = 0.38
+    held_out.write_text(json.dumps(record), encoding="utf-8")
     titles: list[str] = []
     monkeypatch.setattr(
         "matplotlib.figure.Figure.suptitle", lambda figure, text, **style: titles.append(text)
     )
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
     assert titles == ["recorded run: paper, epochs 3, seed 0"]
-    assert "paper, epochs 3, seed 0: from 20 to 56 layers plain +25.0, residual -5.0\n" in text
-    assert "| paper, epochs 3, seed 0 | 50.0 % | 75.0 % | 40.0 % | 35.0 % |" in text
+    assert (
+        "paper, epochs 3, seed 0, training error\n  from 20 to 56 layers: plain +25.0, residual -5.0\n"
+        in text
+    )
+    assert "| paper, epochs 3, seed 0 | 50.0/50.0 | 75.0/62.0 | 40.0/40.0 | 35.0/35.0 |" in text
+    assert "| paper, epochs 9, seed 0 | 2.5/2.5 | - | 5.0/5.0 | - |" in text
     assert "| plain56 | paper, epochs 3, seed 0 | 75.0 % | 59.8 to 85.8 % | 1 | a test CPU |" in text
-    degradation(results, epochs=9, right={"plain56": 37, "resnet56": 40})
+    degradation(results, epochs=9, right={"plain56": 37})
+    text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
+    assert "paper, epochs 9, seed 0, training error\n  from 20 to 56 layers: plain +5.0\n" in text
+    degradation(results, epochs=9, right={"resnet56": 40})
     another = results / "plain20-paper-epochs9-val5000-s0.json"
     another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert titles[1:] == ["recorded run: paper, epochs 9, seed 0 (one of 2 schedules)"]
+    assert titles[1:] == [titles[0], "recorded run: paper, epochs 9, seed 0 (one of 2 schedules)"]
     assert text.index("epochs 9,") < text.index("epochs 3,")
     assert "plain +5.0, residual -5.0" in text and "| 1 | a GPU |" in text
 
