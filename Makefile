@@ -17,7 +17,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 help:
 	@echo "make book       build the book: executes every notebook, fails on any warning"
 	@echo "make test       lint, types, unit tests, then every notebook as a test"
-	@echo "make test-all   the same, and the tests that take minutes"
+	@echo "make test-all   the same, and the tests that take minutes; goes on where it was stopped"
 	@echo "make lab        open a copy of the chapters, yours to change, in JupyterLab"
 	@echo "make pdf        print the built book into book/_build/book.pdf (needs Chromium)"
 	@echo "make publish-config REPOSITORY=https://github.com/owner/name [BRANCH=main]"
@@ -54,9 +54,16 @@ test: $(STAMP)
 	$(BIN)/pytest tests -m 'not slow' $(PARALLEL)
 	$(BIN)/pytest --nbmake book
 
-# What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands.
+# What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands, kills.
+# One file after the other; those that have passed with the same sources are left out when it is started again.
+SLOW = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
 test-all: test
-	$(BIN)/pytest tests -m slow
+	@state=$$({ git rev-parse HEAD; git status --porcelain; git diff HEAD; } 2>&1 | git hash-object --stdin) && \
+	mkdir -p build/passed && for file in $(SLOW); do \
+	  stamp=build/passed/$$state-$$(echo $$file | tr / -); \
+	  if [ -e $$stamp ]; then echo "$$file passed before"; continue; fi; \
+	  $(BIN)/pytest $$file -m slow && touch $$stamp || exit 1; \
+	done
 
 # A copy in lab/, which git ignores: whatever is tried there, the book stays as it is.
 lab: $(STAMP)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> int:
-    """Run one command; Ctrl-C while PyTorch is still being loaded gives no traceback."""
+    """Run one command; what goes wrong while PyTorch and others are being loaded gives no traceback."""
     try:
         from .cli import main
     except KeyboardInterrupt:
         return 130
+    except ValueError as error:  # of a library that reads the environment, such as MPLBACKEND=x
+        reason = " ".join(str(error).split())[:200]
+        print(
+            f"resnet-tutorial: a library cannot be loaded ({reason}): "
+            "look at the variables of the environment that it reads, such as MPLBACKEND",
+            file=sys.stderr,
+        )
+        return 2
     return main()
 
 

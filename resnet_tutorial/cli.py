@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from .commands import SHIPPED
 from .data import DownloadError
 from .ending import TerminatedError, ended_by_sigterm, patient_output
 from .models import SHIPPED_WEIGHTS
-from .training import BEST_BY, METHODS, RECIPES, DivergedError, distributed
+from .training import BEST_BY, METHODS, RECIPES, BatchTooLargeError, DivergedError, distributed
 
 __all__ = ["main"]
 
@@ -50,7 +51,8 @@ CHECK_EXAMPLES = """examples:
   resnet-tutorial check 3
   resnet-tutorial check 3 --notebook mine.ipynb
 
-A cell that begins with "# Your answer to Exercise 3.2" and ends with the answer is checked.
+A cell that begins with "# Your answer to Exercise 3.2" and ends with the answer is checked. It is run, and so
+are the imports and definitions of the chapter in that file: check no notebook of people you do not trust.
 """
 
 
@@ -82,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = isinstance(error, TerminatedError)
         _complain("; ".join(filter(None, ["asked to end (SIGTERM)" if asked else "interrupted", str(error)])))
         return 143 if asked else 130
+    except BatchTooLargeError as error:
+        _complain(f"out of memory: {error}, a smaller network, or --device cpu")
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
@@ -113,13 +118,14 @@ def _line(text: str) -> str:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print warnings as one line on standard error, without the place in the source."""
-    original = warnings.formatwarning
+    """Print warnings, and errors of threads, as one line on standard error, without a place in the source."""
+    original, hook = warnings.formatwarning, threading.excepthook
     warnings.formatwarning = lambda message, *_, **__: _line(str(message)) + "\n"
+    threading.excepthook = lambda failed: _complain(f"a thread in the background ended: {failed.exc_value}")
     try:
         yield
     finally:
-        warnings.formatwarning = original
+        warnings.formatwarning, threading.excepthook = original, hook
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,8 +18,8 @@ from filelock import FileLock, Timeout
 
 # fmt: off
 __all__ = [
-    "ASSETS", "atomic", "claimed", "damaged", "refuse_unwritable", "remove_stale", "waiting",
-    "workspace",
+    "ASSETS", "atomic", "claimed", "damaged", "read_sized", "refuse_swollen",
+    "refuse_unwritable", "remove_stale", "waiting", "workspace",
 ]
 # fmt: on
 
@@ -88,6 +89,48 @@ def _no_file(path: str | Path, target: Path) -> str | None:
     if target.is_symlink():
         return "its links lead in a circle"
     return "it is a device or a pipe" if target.exists() and not target.is_file() else None
+
+
+def read_sized(path: Path, most: int) -> bytes:
+    """Read a regular file, unless it is larger than any real one: looked at before memory is taken.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it has more than ``most`` bytes, or is a pipe, which may never say anything.
+
+    Example:
+        >>> count = Path("batch").write_bytes(b"12345")
+        >>> read_sized(Path("batch"), 5)
+        b'12345'
+        >>> read_sized(Path("batch"), 4)
+        Traceback (most recent call last):
+        ValueError: batch has 5 bytes, at most 4 are possible
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no regular file")
+    if size > most:
+        raise ValueError(f"{path.name} has {size:,} bytes, at most {most:,} are possible")
+    return path.read_bytes()
+
+
+def refuse_swollen(path: str | Path) -> None:
+    """Raise ``ValueError`` if a ZIP file says that it holds more bytes than it has; others are left alone.
+
+    PyTorch and ``numpy.savez`` compress nothing; more is a bomb, a small file that fills the memory.
+
+    Example:
+        >>> with zipfile.ZipFile("zeros.pt", "w", zipfile.ZIP_DEFLATED) as parts:
+        ...     parts.writestr("data", bytes(10_000))
+        >>> refuse_swollen("zeros.pt")
+        Traceback (most recent call last):
+        ValueError: it says that it holds 10,000 bytes and has ...
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            inside, size = sum(part.file_size for part in parts.infolist()), os.stat(path).st_size
+        if inside > size:
+            raise ValueError(f"it says that it holds {inside:,} bytes and has {size:,}")
 
 
 def refuse_unwritable(path: str | Path, *, what: str) -> None:
@@ -172,7 +215,7 @@ def claimed(
         'old'
     """
     refuse_unwritable(out, what="the results (--out)")
-    made = not out.exists()
+    made = [place for place in (out, *out.parents) if not place.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / LOCK, timeout=0).acquire()
@@ -181,7 +224,7 @@ def claimed(
     except OSError as error:
         raise ValueError(f"cannot write to {out}: {error.strerror or error}") from None
     final = final or state
-    back = False
+    back = fresh = False
     with lock:
         try:
             _settle(out, names, state, final)
@@ -204,6 +247,7 @@ def claimed(
                 else:
                     _move(out, out / MOVING, names)
                     (out / MOVING).rename(out / ASIDE)
+            fresh = not found
             try:
                 yield
             except hopeless:
@@ -214,11 +258,14 @@ def claimed(
         finally:
             try:
                 _settle(out, names, state, final, back=back)
+                if fresh and not (out / state).exists():  # what there is can neither go on nor be used
+                    for name in names:
+                        (out / name).unlink(missing_ok=True)
             finally:
                 (out / LOCK).unlink(missing_ok=True)
-                if made:
-                    with suppress(OSError):  # it holds results
-                        out.rmdir()
+                with suppress(OSError):  # it holds results
+                    for place in made:
+                        place.rmdir()
 
 
 def _told(out: Path, state: str, final: str) -> str:

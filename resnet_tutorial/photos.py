@@ -96,7 +96,10 @@ def open_network(
         path = models.shipped("resnet20", weights)
     model, metadata = models.load_model(path, name=name)
     if "config" in metadata:
-        how = Preprocess.from_stored(metadata)
+        try:
+            how = Preprocess.from_stored(metadata)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         if "size" not in metadata and size is None and path == Path(weights):
             warnings.warn(
                 f"{path} does not say at which size it was trained: 32 pixels assumed", stacklevel=2
@@ -107,6 +110,9 @@ def open_network(
         if weights != "imagenet":
             told = f"{how.size} pixels out of {how.resize}, normalised as torchvision's weights are"
             warnings.warn(f"{path} does not say for which images it is: {told}", stacklevel=2)
+    temperature = metadata.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 1e-6 < temperature < 1e6:
+        raise ValueError(f"{path}: temperature must be a number above 0: {temperature!r:.60}")
     if size is not None:
         how = replace(how, size=size, resize=round(size * how.resize / how.size))
     if white is not None:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import shutil
+import signal
+import struct
+import tarfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +31,9 @@ RUN = f"{TRAIN} --val-fraction 0.25 --out run"
 RESUME = f"{RUN} --resume"
 LOOK = "evaluate small.safetensors --data photos --device cpu"
 NAME = "predict photos/cold/00.png --weights small.safetensors --device cpu"
+FOREIGN = "predict photos/cold/00.png --weights w.pt --model resnet8 --device cpu"
+CIFAR = "train --data cifar10 --model resnet8 --epochs 1 --device cpu --precision fp32 --out new"
+RECORD = "train --model resnet8 --epochs 1 --val-fraction 0 --device cpu --out new --record records"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,7 @@ def tree(folder: Path) -> dict[str, Any]:
     return {
         str(path.relative_to(folder)): os.readlink(path)
         if path.is_symlink()
-        else path.read_bytes()
+        else (path.read_bytes() if path.stat().st_size < 10**8 else path.stat().st_size)
         if path.is_file()
         else None
         for path in sorted(folder.rglob("*"))
@@ -224,7 +233,17 @@ PLACES = [
     (RESUME, "checkpoint.pt", cut("run/checkpoint.pt", 0)),
     (RESUME, "checkpoint.pt", cut("run/checkpoint.pt", 1000)),
     ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", b"\xff\xfe")),
-    ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", b"a,b\n1,2\n")),
+    *[
+        ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", text))
+        for text in (
+            b"",
+            b"a,b\n1,2\n",
+            b"\0" * 99,
+            b"x" * 200_000,
+            b"part,class,file,pixels\n",
+            b"part,class,file,pixels\nfolder\n",
+        )
+    ],
 ]
 
 
@@ -257,8 +276,293 @@ WEIGHTS = [
         "config_block": ("luck", None, 3),
         "config_in_channels": (1, 10**9),
         "tensors_sha256": ("0" * 64, 3),
+        "temperature": (None, "x", [], 0, -1, True, 1e-300, float("nan"), float("inf")),
+        "size": (None, "x", 0, -1, 1.5, 10**6, True, []),
+        "resize": ("x", -1, 1, 10**6),
+        "interpolation": (None, "luck", 3),
+        "white": (None, "x", 0, 70_000),
     }.items()
     for value in values
+]
+
+
+def numbers(**tensors: Any) -> Callable[[Path], None]:
+    """Other tensors in the network's file, each made of the one that was there; ``_`` stands for a dot."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "small.safetensors"
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = json.loads(file.metadata()["resnet_tutorial"])
+        del metadata["tensors_sha256"]
+        for name, change in tensors.items():
+            found[name.replace("_", ".", 1)] = change(found[name.replace("_", ".", 1)])
+        save_file(found, path, metadata={"resnet_tutorial": json.dumps(metadata)})
+
+    return spoil
+
+
+WEIGHTS += [
+    (NAME, "small.safetensors", numbers(**{name: change}))
+    for name in ("conv1_weight", "fc_bias")
+    for change in (
+        lambda value: value * float("nan"),
+        lambda value: value.int(),
+        lambda value: value.bool(),
+        lambda value: value[:1],
+        lambda value: value[None],
+        lambda value: torch.zeros(0),
+    )
+]
+
+
+def header(**tensors: Any) -> bytes:
+    """The beginning of a safetensors file."""
+    text = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def pickled(**changes: Any) -> Callable[[Path], None]:
+    """A network of somebody else, as PyTorch writes it, with other tensors."""
+
+    def spoil(folder: Path) -> None:
+        torch.save(models.cifar_resnet(8, num_classes=2).state_dict() | changes, folder / "w.pt")
+
+    return spoil
+
+
+def swollen(path: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """What ``write`` writes, a ZIP file of hundreds of megabytes, in one of a megabyte."""
+
+    def spoil(folder: Path) -> None:
+        large = folder / "large"
+        write(large)
+        (folder / path).parent.mkdir(exist_ok=True)
+        with (
+            zipfile.ZipFile(large) as parts,
+            zipfile.ZipFile(folder / path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as small,
+        ):
+            for name in parts.namelist():
+                small.writestr(name, parts.read(name))
+        large.unlink()
+
+    return spoil
+
+
+MANY = 10**8  # times four bytes
+
+
+def many_weights(path: Path) -> None:
+    state = models.cifar_resnet(8, num_classes=2).state_dict()
+    torch.save(state | {"fc.bias": torch.zeros(MANY)}, path)
+
+
+def many_sums(path: Path) -> None:
+    state = torch.load(path.parent / "run" / "checkpoint.pt", weights_only=True)
+    torch.save(state | {"sums": torch.zeros(MANY)}, path)
+
+
+def many_images(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, train_images=np.zeros(MANY, np.float32))
+
+
+LYING = [
+    *[
+        (NAME, "small.safetensors", content("small.safetensors", start + bytes(100)))
+        for start in (
+            struct.pack("<Q", 2**63),
+            struct.pack("<Q", 10**8),
+            header(a={"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}),
+            header(a={"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 100]}),
+            header(a={"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 100]}),
+            header(a={"dtype": "F99", "shape": [25], "data_offsets": [0, 100]}),
+            header(a={"dtype": "F32", "shape": [-25], "data_offsets": [0, 100]}),
+            header(a={"dtype": "F32", "shape": [25], "data_offsets": [100, 0]}),
+            header(a=1),
+        )
+    ],
+    (FOREIGN, "w.pt", pickled(**{"conv1.weight": torch.zeros(1).expand(10**5, 10**5, 3, 3)})),
+    (FOREIGN, "w.pt", pickled(**{"fc.bias": torch.zeros(1).expand(10**12)})),
+    (FOREIGN, "w.pt", pickled(x=3)),
+    (FOREIGN, "w.pt", swollen("w.pt", many_weights)),
+    (RESUME, "checkpoint.pt", swollen("run/checkpoint.pt", many_sums)),
+]
+
+
+def batch(**changes: Any) -> bytes:
+    """One file of CIFAR-10 in Python, with one image."""
+    return pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]} | changes, protocol=2)
+
+
+def batches(what: bytes, suffix: str = "") -> Callable[[Path], None]:
+    """All six files of CIFAR-10 of the same content."""
+
+    def spoil(folder: Path) -> None:
+        place = folder / "data" / f"cifar-10-batches-{suffix.lstrip('.') or 'py'}"
+        place.mkdir(parents=True)
+        for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            (place / f"{name}{suffix}").write_bytes(what)
+
+    return spoil
+
+
+def sparse(path: str, size: int) -> Callable[[Path], None]:
+    """Files of CIFAR-10, one of which has ``size`` bytes and takes no room."""
+
+    def spoil(folder: Path) -> None:
+        batches(b"", Path(path).suffix)(folder)
+        os.truncate(folder / path, size)
+
+    return spoil
+
+
+def archive(size: int, *members: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / "data").mkdir()
+        path = folder / "data" / "cifar-10-python.tar.gz"
+        with open("/dev/zero", "rb") as zeros, tarfile.open(path, "w:gz", compresslevel=1) as parts:
+            for name in members:
+                info = tarfile.TarInfo(name)
+                info.size = size
+                parts.addfile(info, zeros if size else None)
+
+    return spoil
+
+
+def made(path: str, what: bytes | None = None) -> Callable[[Path], None]:
+    """A file, or a directory, in a folder that is made."""
+
+    def spoil(folder: Path) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).mkdir() if what is None else (folder / path).write_bytes(what)
+
+    return spoil
+
+
+def pipe(path: str) -> Callable[[Path], None]:
+    """What waits for ever, if it is opened."""
+
+    def spoil(folder: Path) -> None:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).unlink(missing_ok=True)
+        os.mkfifo(folder / path)
+
+    return spoil
+
+
+class Trap:
+    """Runs a command when it is unpickled by a reader that trusts."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("sprung",)
+
+
+CACHE, PYTHON, BINARY, TGZ = (
+    "data/cifar10-arrays.npz",
+    "data/cifar-10-batches-py",
+    "data/cifar-10-batches-bin",
+    "data/cifar-10-python.tar.gz",
+)
+DATA = [
+    (CIFAR, "CIFAR-10 is not in", None),
+    *[
+        (CIFAR, CACHE, made(CACHE, what))
+        for what in (b"", b"PK", b"PK\x05\x06" + bytes(18), b"text", bytes(999))
+    ],
+    (CIFAR, CACHE, swollen(CACHE, many_images)),
+    (CIFAR, CACHE, made(CACHE)),
+    (CIFAR, CACHE, pipe(CACHE)),
+    *[(CIFAR, TGZ, made(TGZ, what)) for what in (b"", b"\x1f\x8b", b"text", bytes(999))],
+    (CIFAR, TGZ, archive(0, "a", "b")),
+    (CIFAR, TGZ, archive(4 * MANY, "cifar-10-batches-py/data_batch_1")),
+    (CIFAR, TGZ, archive(MANY, "something/else")),
+    (CIFAR, TGZ, made(TGZ)),
+    (CIFAR, TGZ, pipe(TGZ)),
+    *[
+        (CIFAR, PYTHON, batches(what))
+        for what in (
+            b"",
+            b"text",
+            b"\x80\x02.",
+            b"(" * 9999,
+            pickle.dumps(None),
+            pickle.dumps({}),
+            pickle.dumps(Trap()),
+            pickle.dumps({"data": Trap(), "labels": [0]}),
+            batch(),
+            batch(data=None),
+            batch(data=np.zeros((1, 3071), np.uint8)),
+            batch(data=np.zeros((1, 3072), np.float32)),
+            batch(data=[[0] * 3072]),
+            batch(labels=[10**9]),
+            batch(labels=["x"]),
+            batch(labels=[]),
+            # An array that is said to have 64 GB, of which the file has nothing.
+            b"\x80\x02}(X\x04\x00\x00\x00datacnumpy\nndarray\n(J\x00\x00\x00\x01M\xff\x0ft\x85RX\x06\x00\x00\x00labels]u.",
+        )
+    ],
+    (CIFAR, PYTHON, sparse(f"{PYTHON}/data_batch_3", 4 * MANY)),
+    (CIFAR, PYTHON, made(PYTHON, b"a file")),
+    *[
+        (CIFAR, BINARY, batches(what, ".bin"))
+        for what in (b"", b"text", bytes(3072), bytes(3073), b"\xff" * 6146)
+    ],
+    (CIFAR, BINARY, sparse(f"{BINARY}/data_batch_3.bin", 4 * MANY)),
+    (CIFAR, BINARY, made(BINARY, b"a file")),
+    ("download --root file", "cannot write to", None),
+    ("download --root ~nobody9/x", "no home directory", None),
+    (RECORD, "--overwrite", made("records/resnet8-quick-epochs1-s0.json", b"{}")),
+    (f"{RECORD} --overwrite", "no earlier record", made("records/resnet8-quick-epochs1-s0.json", b"{}")),
+]
+
+
+PIPES = [
+    (f"{TRAIN} --out pipe", "no directory", pipe("pipe")),
+    ("train --data pipe", "pipe", pipe("pipe")),
+    (f"{LOOK} --json pipe", "a pipe", pipe("pipe")),
+    (f"{LOOK} --logits pipe", "a pipe", pipe("pipe")),
+    (f"{NAME} --csv pipe", "a pipe", pipe("pipe")),
+    ("export small.safetensors pipe", "pipe", pipe("pipe")),
+    ("predict pipe --weights small.safetensors", "pipe", pipe("pipe")),
+    ("predict pipe.png --weights small.safetensors", "pipe.png", pipe("pipe.png")),
+    ("evaluate pipe.pt", "no regular file", pipe("pipe.pt")),
+    ("check 3 --notebook pipe", "not a notebook", pipe("pipe")),
+    (RESUME, "no checkpoint", pipe("run/checkpoint.pt")),
+    ("evaluate run/model.safetensors", "parts.csv", pipe("run/parts.csv")),
+    (f"{RUN} --overwrite", "no regular file", pipe("run/history.json")),
+]
+
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+ENVIRONMENT = [
+    *[
+        (CIFAR, "CIFAR-10 is not in", {"RESNET_TUTORIAL_DATA": place})
+        for place in ("nowhere", "file", "photos", "/dev/null", "small.safetensors", "a b/ü/\udcff", "../..")
+    ],
+    (CIFAR, "too long", {"RESNET_TUTORIAL_DATA": "x" * 300}),
+    (CIFAR, "no home directory", {"RESNET_TUTORIAL_DATA": "~nobody9/x"}),
+    (CIFAR, "CIFAR-10 is not in", {"RESNET_TUTORIAL_DATA": "", "XDG_CACHE_HOME": "file"}),
+    (CIFAR, "CIFAR-10 is not in", {"RESNET_TUTORIAL_DATA": "", "XDG_CACHE_HOME": "", "HOME": "/nowhere"}),
+    ("download", "cannot write to", {"RESNET_TUTORIAL_DATA": "file"}),
+    ("download", "cannot write to", {"RESNET_TUTORIAL_DATA": "/dev/null/x"}),
+    ("download", "too long", {"RESNET_TUTORIAL_DATA": "x" * 300}),
+    ("download", "no home directory", {"RESNET_TUTORIAL_DATA": "~nobody9"}),
+    ("download", "cannot write to", {"RESNET_TUTORIAL_DATA": "", "XDG_CACHE_HOME": "file"}),
+    (f"{TRAIN} --compile", "no-such-compiler", {"CXX": "no-such-compiler"}),
+    (f"{TRAIN} --compile", "compiler", {"CXX": None, "PATH": ""}),
+    ("finetune --data photos --weights imagenet", "cannot fetch", {"TORCH_HOME": "file"}),
+    ("finetune --data photos --weights imagenet", "cannot fetch", {"TORCH_HOME": "/dev/null"}),
+    *[
+        (TRAIN, name, TORCHRUN | {name: value})
+        for name, values in {
+            "WORLD_SIZE": ("x", "0", "-1", "1.5", " 2", "2 ", "two", "9" * 30, "\u0662"),
+            "RANK": (None, "", "x", "-1", "2", "99", "0.0"),
+            "LOCAL_RANK": ("", "x", "-1", "0.5"),
+            "MASTER_PORT": (None, "", "x", "-1", "65536", "http"),
+            "MASTER_ADDR": (None, ""),
+        }.items()
+        for value in values
+    ],
 ]
 
 
@@ -293,24 +597,74 @@ CHECKPOINTS = [
     }.items()
     for value in values
 ]
-CASES = [*ARGUMENTS, *PLACES, *WEIGHTS, *CHECKPOINTS]
+KINDS = {
+    "arguments": ARGUMENTS,
+    "files and folders": PLACES,
+    "networks": WEIGHTS,
+    "checkpoints": CHECKPOINTS,
+    "lying sizes": LYING,
+    "CIFAR-10": DATA,
+    "pipes": PIPES,
+    "environment": ENVIRONMENT,
+}
+CASES = [case for cases in KINDS.values() for case in cases]
+
+
+def most_memory(*, since_now: bool = False) -> int:
+    """The most memory that this process ever had, or from now on, in kB; 0 where Linux does not say it."""
+    try:
+        if since_now:
+            Path("/proc/self/clear_refs").write_text("5")
+        return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def in_time():
+    """Nothing waits for ever: after a minute the test fails."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def late(*_: object) -> None:
+        pytest.fail("no answer within a minute")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_the_table_is_as_long_as_promised():
+    """TESTING.md says how many bad inputs were tried; a row taken out would leave it wrong."""
+    text = (Path(__file__).parent.parent / "TESTING.md").read_text(encoding="utf-8")
+    (least,) = re.findall(r"at least (\d+) bad inputs", text)
+    assert int(least) <= len(CASES) < int(least) + 100
 
 
 @pytest.mark.parametrize(("command", "words", "spoil"), CASES, ids=range(len(CASES)))
 def test_bad_input_is_one_line_and_nothing_is_lost(
-    world, tmp_path, monkeypatch, capsys, command, words, spoil
+    world, tmp_path, monkeypatch, capsys, in_time, command, words, spoil
 ):
     """A traceback, a message without the file's name, half a result, or an earlier one that is gone."""
     folder = tmp_path / "here"
     shutil.copytree(world, folder, symlinks=True)
     monkeypatch.chdir(folder)
-    if spoil is not None:
+    if isinstance(spoil, dict):
+        for name, value in spoil.items():
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    elif spoil is not None:
         spoil(folder)
     before = tree(folder)
     argv = ["" if word == "''" else word for word in command.split(" ")]
+    memory = most_memory(since_now=True)
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # said in a line of its own
         status = cli.main(argv)
+    if (command, words, spoil) in [*LYING, *DATA]:
+        assert most_memory() - memory < 250_000
     lines = capsys.readouterr().err.splitlines()
     assert status == 2, lines
     assert lines, status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -105,3 +106,22 @@ def test_workflows_run_what_was_read_and_may_do_no_more_than_they_need(path):
             assert step["with"]["persist-credentials"] is False
     writes = [name for name, right in content["permissions"].items() if right == "write"]
     assert not writes or path.name == "pages.yml"
+
+
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_what_testing_md_names_is_there():
+    """A promise whose test was renamed, or is gone, is held by nothing."""
+    text = (ROOT / "TESTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"tests/[\w/]+\.py(?:::\w+)?", text)
+    assert len(named) > 30
+    for path, _, name in (entry.partition("::") for entry in named):
+        assert (ROOT / path).is_file(), path
+        assert not name or name in functions(ROOT / path), f"{path}::{name}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"\bmake ([a-z-]+)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert len(text.splitlines()) <= 130

@@ -20,6 +20,7 @@ from .splits import Split
 from .stored import decode
 
 CLUTTER = ("thumbs.db", "desktop.ini")  # left in folders by Windows; not worth a warning
+RESULTS = ("checkpoint.pt", "model.safetensors", "report.json")  # of train and of evaluate
 PARTS = ("train", "val", "test")
 PART_NAMES = {
     "train": "train",
@@ -76,12 +77,13 @@ def load_folder(
         raise ValueError(
             f"{path} holds the parts {', '.join(parts)} of a data set: name one, such as {parts['train']}"
         )
-    classes = [entry.name for entry in _visible(path) if entry.is_dir()]
+    ours = [entry for entry in _visible(path) if _has_results(entry)]
+    classes = [entry.name for entry in _visible(path) if entry.is_dir() and entry not in ours]
     if not classes:
         raise ValueError(
             f"{path} has no class folders: put the pictures of each class into a folder of its own"
         )
-    files, labels, other = [], [], []
+    files, labels, other = [], [], [str(entry) for entry in ours]
     for label, name in enumerate(classes):
         for entry in walk(path / name):
             if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
@@ -158,11 +160,19 @@ def part_folders(path: Path) -> dict[str, Path]:
         raise FileNotFoundError(
             f"{path} is not a directory: name one that holds one folder of pictures for each class"
         )
-    folders = [entry for entry in _visible(path) if entry.is_dir()]
+    folders = [entry for entry in _visible(path) if entry.is_dir() and not _has_results(entry)]
     parts = {PART_NAMES.get(entry.name.lower(), ""): entry for entry in folders}
     if "" in parts or "train" not in parts or not any(entry.is_dir() for entry in _visible(parts["train"])):
         return {}
     return {part: parts[part] for part in PARTS if part in parts}
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether this is a folder of results, or of such folders, as ``runs`` is; pictures may be among them."""
+    if not folder.is_dir():
+        return False
+    inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    return any((place / name).is_file() for place in (folder, *inside) for name in RESULTS)
 
 
 def walk(folder: Path) -> Iterator[Path]:

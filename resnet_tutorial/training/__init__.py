@@ -11,6 +11,7 @@ from .finetune import (
 )
 
 from .loop import DivergedError, class_weights, fit, train_step
+from .memory import BatchTooLargeError
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
@@ -18,9 +19,10 @@ from .progress import BEST_BY, History, Progress, Row, saved_precision
 from .recipes import OPTIMIZERS, RECIPES, SCHEDULES, Recipe, get_recipe, read_changes
 
 __all__ = [
-    "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Board", "DivergedError", "FrozenBatchNorm2d",
-    "History", "Muon", "Pipeline", "Progress", "Recipe", "Row", "choose_method", "class_weights",
-    "distributed", "fit", "fit_head", "freeze_backbone", "freeze_batchnorm", "get_recipe", "parameter_groups",
-    "read_changes", "replace_head", "saved_precision", "stages", "train_step", "trainable", "unfreeze",
+    "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "BatchTooLargeError", "Board",
+    "DivergedError", "FrozenBatchNorm2d", "History", "Muon", "Pipeline", "Progress", "Recipe", "Row",
+    "choose_method", "class_weights", "distributed", "fit", "fit_head", "freeze_backbone",
+    "freeze_batchnorm", "get_recipe", "parameter_groups", "read_changes", "replace_head",
+    "saved_precision", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on

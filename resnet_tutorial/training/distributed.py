@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 __all__ = ["WorkerLostError", "joined", "local_device", "parallel", "rank", "share", "size", "total"]
 
 TIMEOUT = datetime.timedelta(minutes=5)  # a process that is silent for so long counts as lost
+ADVICE = "let torchrun start the processes and set this, or unset WORLD_SIZE to train with one"
 VOTES = 16  # steps from one question to all processes to the next
 
 
@@ -66,7 +68,8 @@ def joined() -> Iterator[None]:
     GPUs talk through NCCL, CPUs through Gloo.
 
     Raises:
-        WorkerLostError: If another process died; ``torchrun`` then ends the job.
+        WorkerLostError: If another process died, or never came; ``torchrun`` then ends the job.
+        ValueError: If the environment is not what ``torchrun`` makes it.
 
     Example:
         >>> with joined():
@@ -76,8 +79,16 @@ def joined() -> Iterator[None]:
     if os.environ.get("WORLD_SIZE", "") in ("", "1") or dist.is_initialized():
         yield
         return
+    _check_environment()
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    except RuntimeError as error:
+        place = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        told = f"the {os.environ['WORLD_SIZE']} processes of this job did not meet at {place}"
+        raise WorkerLostError(
+            f"{told} within {TIMEOUT.seconds} s: start all of them, with torchrun"
+        ) from error
     try:
         yield
     except RuntimeError as error:
@@ -87,6 +98,19 @@ def joined() -> Iterator[None]:
         raise WorkerLostError(f"{lost}: start the same command again with --resume") from error
     finally:
         dist.destroy_process_group()
+
+
+def _check_environment() -> None:
+    """Refuse what torchrun would not have set: PyTorch waits for minutes, or speaks of a "rendezvous"."""
+    others = "1000000"
+    limits = {"WORLD_SIZE": (2, others), "RANK": (0, "WORLD_SIZE - 1"), "LOCAL_RANK": (0, others)}
+    for name, (low, high) in (limits | {"MASTER_PORT": (0, "65535")}).items():
+        text = os.environ.get(name, "0" if name == "LOCAL_RANK" else "")
+        most = int(os.environ["WORLD_SIZE"]) - 1 if name == "RANK" else int(high)
+        if not (re.fullmatch("[0-9]{1,7}", text) and low <= int(text) <= most):
+            raise ValueError(f"{name}={text!r} is no whole number from {low} to {high}: {ADVICE}")
+    if not os.environ.get("MASTER_ADDR"):
+        raise ValueError(f"WORLD_SIZE is set and MASTER_ADDR is not: {ADVICE}")
 
 
 def parallel(model: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from .. import runtime
 from ..data import CIFAR10, Normalize, Split
 from ..evaluation import class_sums
 from . import distributed
+from .memory import named_batch
 from .optimizers import MovingAverage, decays
 from .pipeline import Pipeline
 from .progress import History, Progress, Row, is_finite, saved_precision
@@ -156,6 +157,7 @@ def fit(
         FileNotFoundError: If there is no checkpoint to resume from.
         ValueError: If the data cannot train this model, or the checkpoint is of another run.
         DivergedError: If the loss or a weight is no longer finite.
+        BatchTooLargeError: If a GPU's memory does not hold a batch.
 
     Example:
         >>> from resnet_tutorial.data import load_sample
@@ -176,6 +178,7 @@ def fit(
     how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "views": recipe.views, "device": device}
     load = Pipeline(train.to(device), recipe.augment(), normalize, **how)
     weight = class_weights(train).to(device) if recipe.class_weights else None
+    shape = torch.Size((batch_size, *train.images.shape[1:]))
     val = None if val is None else val.to(device)
     total = recipe.total_steps(len(load))
     setup = {
@@ -208,14 +211,14 @@ def fit(
             model.train()
             epoch = len(history.rows)
             done = state.step - epoch * len(load)  # not 0 where the run was resumed inside the epoch
-            for images, labels in load.epoch(epoch, skip=done, most=total - state.step):
-                _set_rates(
-                    optimizer, base_lrs, recipe.lr_at(state.step, total) / recipe.lr, state.step / total
-                )
-                step = train_step(network, images, labels, optimizer, recipe, **each)
-                state.count(*step, labels)
-                bar.update()
-                saving.after_step()
+            with named_batch(model, shape, device, dtype):
+                for images, labels in load.epoch(epoch, skip=done, most=total - state.step):
+                    factor = recipe.lr_at(state.step, total) / recipe.lr
+                    _set_rates(optimizer, base_lrs, factor, state.step / total)
+                    step = train_step(network, images, labels, optimizer, recipe, **each)
+                    state.count(*step, labels)
+                    bar.update()
+                    saving.after_step()
 
             row = state.end_epoch(lr=recipe.lr_at(state.step - 1, total))
             with _averaged(average):

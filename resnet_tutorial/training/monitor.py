@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -44,19 +46,33 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
             raise ValueError("TensorBoard is not installed: pip install tensorboard") from None
-        self.writer = SummaryWriter(str(folder))
+        self.writer: Any = SummaryWriter(str(folder))
         self.model, self.normalize = model, normalize
         self.page = None if val is None else val.subset(range(min(shown, len(val))))
 
     def __call__(self, row: Row) -> None:
-        """Write one epoch: every column of the history, and the page of predictions."""
+        """Write one epoch: every column of the history, and the page of predictions.
+
+        Warns:
+            UserWarning: If it cannot be written, on a full disk say; nothing is written after that.
+        """
+        if self.writer is None:
+            return
+        try:
+            self._write(self.writer, row)
+        except OSError as error:
+            self.writer = None
+            reason = error.strerror or str(error)
+            warnings.warn(f"TensorBoard gets no more curves: {reason}; the training goes on", stacklevel=2)
+
+    def _write(self, writer: Any, row: Row) -> None:
         epoch = int(row["epoch"])
         for name, value in row.items():
             if name != "epoch" and value is not None:
-                self.writer.add_scalar(name, value, epoch)
+                writer.add_scalar(name, value, epoch)
         if (page := self.page) is not None:
             probabilities = predict(self.model, page, normalize=self.normalize).probabilities
             images, labels = page.images.cpu().numpy(), page.labels.cpu().numpy()
             figure = prediction_panel(images, probabilities, labels, page.classes)
-            self.writer.add_figure("predictions", figure, epoch)
-        self.writer.flush()
+            writer.add_figure("predictions", figure, epoch)
+        writer.flush()

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..files import atomic, damaged
+from ..files import atomic, damaged, refuse_swollen
 from . import distributed
 from .optimizers import MovingAverage
 
@@ -282,6 +282,7 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
     try:
+        refuse_swollen(path)
         with zipfile.ZipFile(path) as parts:
             if broken := parts.testzip():  # torch.load does not look at the check sums
                 raise ValueError(f"the check sum of {broken} is wrong")

@@ -346,3 +346,29 @@ def test_bad_parts_are_one_line(photos):
     shutil.rmtree(photos / "dog")
     with pytest.raises(ValueError, match="has one class, cat: give a directory"):
         load_parts(photos)
+
+
+@pytest.mark.parametrize("name", ["runs/photos/model.safetensors", "runs/a/checkpoint.pt", "out/report.json"])
+def test_results_among_the_photos_are_no_class(photos, name):
+    """`cd photos; train --data .` worked once: then `runs` was a class, or a report's figures became one."""
+    before = load_folder(photos)
+    path = photos / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    Image.new("RGB", (8, 8)).save(path.with_name("roc.png"))
+    with pytest.warns(UserWarning, match=f"ignored, no pictures: .*{path.relative_to(photos).parts[0]}"):
+        after = load_folder(photos)
+    assert (after.classes, after.files) == (before.classes, before.files)
+
+
+def test_results_beside_the_parts_of_a_data_set_are_no_class(photos):
+    """With `runs` beside them `train` and `val` were two classes."""
+    whole = photos.parent / "set"
+    whole.mkdir()
+    photos.rename(whole / "train")
+    for name in ("cat", "dog"):
+        picture(whole / "val" / name / "1.png")
+    (whole / "runs" / "one").mkdir(parents=True)
+    (whole / "runs" / "one" / "checkpoint.pt").touch()
+    parts = load_parts(whole, test=0)
+    assert set(parts) == {"train", "val"} and parts["train"].classes == ("cat", "dog")

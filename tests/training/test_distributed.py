@@ -209,7 +209,13 @@ def test_alone_everything_is_the_identity():
 
 def test_only_lost_contact_is_reported_as_a_lost_process(monkeypatch):
     """An ordinary error that is called a lost process sends its reader looking in the wrong place."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     with pytest.raises(distributed.WorkerLostError, match="--resume"), distributed.joined():

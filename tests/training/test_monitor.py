@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
@@ -31,3 +32,19 @@ def test_without_tensorboard_one_line_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="TensorBoard is not installed"):
         Board(tmp_path, cifar_resnet(8, width=4), None, normalize=CIFAR10)
+
+
+def test_a_full_disk_ends_the_curves_not_the_training(tmp_path, monkeypatch):
+    """Hours of training were lost to the pictures of it."""
+    pytest.importorskip("tensorboard")
+    board = Board(tmp_path, cifar_resnet(8, width=4), None, normalize=CIFAR10)
+    row = {"epoch": 1, "train_loss": 2.0}
+    board(row)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(board.writer, "add_scalar", full)
+    with pytest.warns(UserWarning, match="no more curves: No space left on device; the training goes on"):
+        board(row)
+    board(row)  # nothing is tried, and nothing said, a second time
