@@ -175,8 +175,12 @@ def has_native_bf16() -> bool:
         >>> pick_precision(torch.device("cpu"), "auto") is None or has_native_bf16()
         True
     """
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return bool(_bf16_instructions())
+
+
+def _bf16_instructions() -> list[str]:
+    probes = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    return [name for name, probe in probes.items() if getattr(torch.cpu, probe, lambda: False)()]
 
 
 @lru_cache
@@ -200,6 +204,8 @@ def _bf16_pays() -> bool:
 
 
 def _cpu_name() -> str:
+    """Name the processor, and its instructions for bfloat16: cloud processors of one name differ in them."""
+    name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return " with ".join([name, *_bf16_instructions()[:1]])
