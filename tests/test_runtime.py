@@ -91,7 +91,7 @@ def test_description_names_what_a_measurement_depends_on():
 
 
 def test_a_processor_is_named_with_its_instructions_for_bfloat16(monkeypatch):
-    """Two machines of one name, one with matrix instructions: their times stood in one table as if comparable."""
+    """Two machines of one name, one with matrix instructions: their times looked comparable."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     with_amx = runtime.describe(torch.device("cpu"))["device"]
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
