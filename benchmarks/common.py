@@ -198,6 +198,12 @@ def machine(device: torch.device) -> str:
     )
 
 
+def place(device: torch.device) -> str:
+    """Name the kind of device, such as ``cuda`` or ``cpu-amx``: speeds on two kinds are two records."""
+    instructions = str(runtime.describe(device)["device"]).partition(" with ")[2]
+    return "-".join([device.type, *instructions.lower().split()])
+
+
 def report(
     title: str,
     args: argparse.Namespace,

@@ -17,6 +17,7 @@ from common import (
     network,
     options,
     parse,
+    place,
     positive,
     precisions,
     ratio,
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             (name, f"{median(values):.3f}", *ratio(seconds[best], values), compiling.get(name, "-"))
             for name, values in seconds.items()
         ],
-        name="epoch",
+        name=f"epoch-{place(args.device)}",
         how=f"medians over interleaved rounds ({args.repeats}) in one process tree, warm-up not counted; "
         f"{'a tiny network' if args.quick else 'resnet20'}, {len(train):,} training and "
         f"{len(test):,} test images",

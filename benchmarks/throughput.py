@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
-from common import interleave, network, options, parse, positive, precisions, report, synchronize
+from common import interleave, network, options, parse, place, positive, precisions, report, synchronize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ]
             for size, layout, kind, yes in settings
         ],
-        name=f"throughput-{args.device.type}",
+        name=f"throughput-{place(args.device)}",
         how=f"medians over interleaved rounds ({args.repeats}) of {args.steps} steps of 128 images, or of "
         "as many images; the first round, with warm-up and compiling, not counted",
         notes=["On a GPU the compiled network runs as CUDA graphs."] if args.device.type == "cuda" else [],

@@ -28,6 +28,7 @@ __all__ = [
 ]
 # fmt: on
 
+CIFAR10_SIZE = 32  # pixels
 MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
 
 
@@ -93,6 +94,14 @@ class Run(_Recorded):
     history: list[Row]
     seconds: float | None  # of training and validation; None if the machine did other work, too
     test: Tested
+
+    @property
+    def petaflop(self) -> float:
+        """Arithmetic of the training, 1e15 operations: three forward passes for each image of a step."""
+        with torch.device("meta"):
+            network = models.ResNet.from_config(self.model["config"])
+        forward = 2 * models.count_multiply_adds(network, CIFAR10_SIZE)  # a multiplication and an addition
+        return 3 * forward * self.recipe["batch_size"] * self.setup["steps"] / 1e15
 
     def check(self, folder: str | Path) -> None:
         """Compute again what can be: network, accuracy and loss, and what the recipe means today.
@@ -343,11 +352,14 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     """Average runs that differ in their seed only (:func:`by_seed`): one row each, best accuracy first.
 
     ``n`` counts the seeds and ``images`` those for training; accuracies and ``seconds`` are means (of
-    those that were timed, ``None`` for none), and ``accuracy_sd`` is ``None`` for one seed.
+    those that were timed, ``None`` for none), ``petaflop`` is the arithmetic of one run, and ``accuracy_sd``
+    is ``None`` for one seed.
 
     Example:
-        >>> made = dict.fromkeys(("command", "changes", "history"), {}) | {"recipe": {"name": "quick"}}
-        >>> made |= {"model": {"name": "resnet8", "parameters": 78042}, "setup": {"device": "CPU"}}
+        >>> made = dict.fromkeys(("command", "changes", "history"), {})
+        >>> made |= {"recipe": {"name": "quick", "batch_size": 50}, "setup": {"device": "CPU", "steps": 480}}
+        >>> config = models.create("resnet8").config
+        >>> made |= {"model": {"name": "resnet8", "parameters": 78042, "config": config}}
         >>> made |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
         >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
         >>> (row,) = compare(Run(name="", seed=seed, test=tests[seed], seconds=9, **made) for seed in (0, 1))
@@ -365,5 +377,6 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
         data = {"n": len(group), "data": run.data["name"], "images": run.data["train"]["images"]}
         test = {"accuracy": mean(accuracies), "accuracy_sd": deviation, "accuracy_flip": flipped}
         cost = {"seconds": seconds, "parameters": run.model["parameters"], "device": run.setup["device"]}
-        rows.append({**what, **data, **test, **cost, "threads": run.setup.get("threads")})
+        cost |= {"threads": run.setup.get("threads"), "petaflop": run.petaflop}
+        rows.append({**what, **data, **test, **cost, "precision": run.setup.get("precision")})
     return sorted(rows, key=lambda row: -row["accuracy"])

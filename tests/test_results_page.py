@@ -26,7 +26,7 @@ BOOK = ROOT / "book"
 RESULTS = BOOK / "results"
 HEADER = (
     *("network", "recipe", "training images", "n", "test accuracy, %", "with mirror image, %"),
-    *("minutes a run", "device"),
+    *("minutes a run", "PFLOP", "device"),
 )
 
 
@@ -43,8 +43,9 @@ def readme_table(runs: list[Run]) -> str:
                 str(row["n"]),
                 f"{100 * row['accuracy']:.2f}{spread}",
                 f"{100 * row['accuracy_flip']:.2f}",
-                f"{row['seconds'] / 60:.1f}",
-                row["device"],
+                f"{row['seconds'] / 60:.1f}" if row["seconds"] else "-",
+                f"{row['petaflop']:.2f}",
+                f"{row['device']}, {row['precision']}",
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
