@@ -101,7 +101,9 @@ class Run(_Recorded):
         with torch.device("meta"):
             network = models.ResNet.from_config(self.model["config"])
         forward = 2 * models.count_multiply_adds(network, CIFAR10_SIZE)  # a multiplication and an addition
-        return 3 * forward * self.recipe["batch_size"] * self.setup["steps"] / 1e15
+        batch = self.recipe["batch_size"]
+        steps = self.recipe["steps"] or len(self.history) * (self.data["train"]["images"] // batch)
+        return float(3 * forward * batch * steps / 1e15)
 
     def check(self, folder: str | Path) -> None:
         """Compute again what can be: network, accuracy and loss, and what the recipe means today.
@@ -356,8 +358,8 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
     is ``None`` for one seed.
 
     Example:
-        >>> made = dict.fromkeys(("command", "changes", "history"), {})
-        >>> made |= {"recipe": {"name": "quick", "batch_size": 50}, "setup": {"device": "CPU", "steps": 480}}
+        >>> made = dict.fromkeys(("command", "changes", "history"), {}) | {"setup": {"device": "CPU"}}
+        >>> made |= {"recipe": {"name": "quick", "batch_size": 50, "steps": 480}}
         >>> config = models.create("resnet8").config
         >>> made |= {"model": {"name": "resnet8", "parameters": 78042, "config": config}}
         >>> made |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}

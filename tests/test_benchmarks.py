@@ -533,6 +533,13 @@ def test_the_readme_shows_what_was_recorded(path):
     assert table in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
+def test_chapter_5_says_how_long_the_recorded_runs_are():
+    """Steps that were typed into the chapter outlive those of the script."""
+    *few, most = script("finetuning").STEPS.values()
+    told = f"have {', '.join(map(str, few))} and {most} steps of {script('finetuning').BATCH_SIZE} images"
+    assert told in (FOLDER.parent / "book" / "05_fine_tuning.ipynb").read_text(encoding="utf-8")
+
+
 # Ablations: each variant is the base with one change, and nothing else
 
 

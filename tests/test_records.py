@@ -153,6 +153,13 @@ def test_missing_and_damaged_files(tmp_path):
         Run.load(tmp_path / "other.json")
 
 
+def test_the_arithmetic_of_a_recorded_run_is_that_of_the_paper_network():
+    """Half of it, or a third, comes out if additions or the backward pass are not counted."""
+    run = Run.load(RESULTS / "resnet20-modern-epochs30-s0.json")
+    forward = 2 * 40_551_040  # He et al. count multiply-adds
+    assert run.petaflop == 3 * forward * 30 * 390 * 128 / 1e15
+
+
 def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
     first, second = record(tmp_path, seed=0), record(tmp_path, seed=1)
     second.test["accuracy"] += 0.1

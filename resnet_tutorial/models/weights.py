@@ -388,8 +388,9 @@ def load_into(
         if names
     ]
     if found:
-        counts = f"{len(state_dict)} tensors where this one has {len(own)}"
-        raise ValueError(f"{source} is of another network, {counts}: {'; '.join(found)}")
+        differ = len(state_dict) != len(own)
+        counts = f", {len(state_dict)} tensors where this one has {len(own)}" if differ else ""
+        raise ValueError(f"{source} is of another network{counts}: {'; '.join(found)}")
     if any(parameter.is_meta for parameter in model.parameters()):
         model.to_empty(device="cpu")
     model.load_state_dict(given, strict=True)
