@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,7 +23,7 @@ from .training import RECIPES, History, Recipe, Row
 
 # fmt: off
 __all__ = [
-    "Measurement", "Run", "by_network", "by_seed", "changed", "compare", "in_words", "load_all",
+    "Measurement", "Run", "by_seed", "changed", "compare", "in_words", "load_all",
     "record_run", "refuse_existing",
 ]
 # fmt: on
@@ -307,14 +307,6 @@ def in_words(recipe: str, changes: Mapping[str, Any]) -> str:
     return ", ".join([recipe, *(f"{key} {value}" for key, value in sorted(changes.items()))])
 
 
-def _groups(records: Iterable[Run], alike: Callable[[Run], object]) -> list[list[Run]]:
-    """Put together what is alike and was made on the same machine with the same settings."""
-    groups: dict[str, list[Run]] = {}
-    for run in records:
-        groups.setdefault(repr((alike(run), [run.setup.get(key) for key in MACHINE])), []).append(run)
-    return list(groups.values())
-
-
 def by_seed(records: Iterable[Run]) -> list[list[Run]]:
     """Group runs that differ in nothing but their seed: the only ones that may be averaged.
 
@@ -328,26 +320,12 @@ def by_seed(records: Iterable[Run]) -> list[list[Run]]:
         >>> [[run.name for run in group] for group in by_seed(runs)]
         [['s0', 's1'], ['s2']]
     """
-
-    def alike(run: Run) -> object:
+    groups: dict[str, list[Run]] = {}
+    for run in records:
         numbers = [split and split["images"] for split in (run.data["train"], run.data["val"])]
-        return run.model["name"], run.recipe, run.data["name"], numbers, run.data["test"]
-
-    return _groups(records, alike)
-
-
-def by_network(records: Iterable[Run]) -> list[dict[str, Run]]:
-    """Group runs that differ in nothing but the network: of each group, a dictionary by its name.
-
-    Example:
-        >>> about = dict.fromkeys(("name", "command", "recipe", "changes", "history", "seconds", "test"))
-        >>> made = [("resnet20", 0), ("resnet56", 0), ("resnet20", 1)]
-        >>> runs = [Run(model={"name": k}, seed=s, setup={}, data={}, **about) for k, s in made]
-        >>> [list(group) for group in by_network(runs)]
-        [['resnet20', 'resnet56'], ['resnet20']]
-    """
-    groups = _groups(records, lambda run: (run.recipe, run.seed, run.data | {"test": None}))
-    return [{run.model["name"]: run for run in group} for group in groups]
+        learnt = run.model["name"], run.recipe, run.data["name"], numbers, run.data["test"]
+        groups.setdefault(repr((learnt, [run.setup.get(key) for key in MACHINE])), []).append(run)
+    return list(groups.values())
 
 
 def compare(records: Iterable[Run]) -> list[dict[str, Any]]:

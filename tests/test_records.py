@@ -19,7 +19,6 @@ from resnet_tutorial.models import count_parameters, create
 from resnet_tutorial.records import (
     Measurement,
     Run,
-    by_network,
     by_seed,
     changed,
     compare,
@@ -171,26 +170,6 @@ def test_runs_that_differ_in_the_seed_only_are_averaged(tmp_path):
     assert rows[0]["accuracy_sd"] == pytest.approx(0.1 / 2**0.5)
     assert rows[0]["seconds"] == 10.5
     assert rows[1]["accuracy_sd"] is None
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 1},
-        {"recipe": {"name": "paper"}},
-        {"data": {"name": "sample", "train": None, "val": None}},
-        {"data": {"name": "cifar10", "train": None, "val": {"images": 9}}},
-        *({"setup": {"device": "CPU"} | {key: "another"}} for key in records.MACHINE),
-    ],
-    ids=str,
-)
-def test_networks_are_compared_only_if_nothing_else_differs(tmp_path, other):
-    """Minutes of another machine, or an accuracy on other validation images, in one figure."""
-    data = {"name": "cifar10", "train": None, "val": None}
-    small = dataclasses.replace(record(tmp_path), data=data, setup={"device": "CPU"})
-    large = dataclasses.replace(small, model=small.model | {"name": "resnet56"}, date="2000-01-01")
-    assert by_network([small, large]) == [{"resnet20": small, "resnet56": large}]
-    assert by_network([small, dataclasses.replace(large, **other)])[0] == {"resnet20": small}
 
 
 @pytest.mark.parametrize(
