@@ -97,7 +97,7 @@ class Run(_Recorded):
 
     @property
     def petaflop(self) -> float:
-        """The arithmetic of its training in 1e15 operations, three forward passes for each image of a step."""
+        """The training's arithmetic in 1e15 operations, three forward passes for each image of a step."""
         with torch.device("meta"):
             network = models.ResNet.from_config(self.model["config"])
         forward = 2 * models.count_multiply_adds(network, CIFAR10_SIZE)  # a multiplication and an addition
