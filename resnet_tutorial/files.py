@@ -114,23 +114,26 @@ def read_sized(path: Path, most: int) -> bytes:
     return path.read_bytes()
 
 
-def refuse_swollen(path: str | Path) -> None:
-    """Raise ``ValueError`` if a ZIP file says that it holds more bytes than it has; others are left alone.
+def refuse_swollen(path: str | Path, *, most: int | None = None) -> None:
+    """Raise ``ValueError`` if a ZIP file says that it holds more than ``most`` bytes; others are left alone.
 
-    PyTorch and ``numpy.savez`` compress nothing; more is a bomb, a small file that fills the memory.
+    By default that is its own size, since PyTorch and ``numpy.savez`` compress nothing; more is a bomb, a
+    small file that fills the memory.
 
     Example:
         >>> with zipfile.ZipFile("zeros.pt", "w", zipfile.ZIP_DEFLATED) as parts:
         ...     parts.writestr("data", bytes(10_000))
+        >>> refuse_swollen("zeros.pt", most=10_000)
         >>> refuse_swollen("zeros.pt")
         Traceback (most recent call last):
-        ValueError: it says that it holds 10,000 bytes and has ...
+        ValueError: it says that it holds 10,000 bytes, of ... at most
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as parts:
-            inside, size = sum(part.file_size for part in parts.infolist()), os.stat(path).st_size
-        if inside > size:
-            raise ValueError(f"it says that it holds {inside:,} bytes and has {size:,}")
+            inside = sum(part.file_size for part in parts.infolist())
+        most = os.stat(path).st_size if most is None else most
+        if inside > most:
+            raise ValueError(f"it says that it holds {inside:,} bytes, of {most:,} at most")
 
 
 def refuse_unwritable(path: str | Path, *, what: str) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from resnet_tutorial import cli, models
 from resnet_tutorial.data import load_cifar10
-from resnet_tutorial.evaluation import Predictions
+from resnet_tutorial.evaluation import Predictions, predictions
 from resnet_tutorial.training import History, saved_precision
 
 ROOT = Path(__file__).parent.parent
@@ -160,6 +160,15 @@ def test_a_malicious_file_is_refused_and_its_code_never_runs(tmp_path, monkeypat
         read(tmp_path / "file")
     assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
     assert not Path("sprung").exists()
+
+
+def test_a_small_file_of_logits_cannot_fill_the_memory(tmp_path, monkeypatch):
+    """Zeros compress a thousandfold: a file of 3 MB asked for 3 GB of memory."""
+    path = Predictions(np.zeros((5_000, 2)), None, ("a", "b")).save(tmp_path / "l.npz")
+    monkeypatch.setattr(predictions, "LARGEST", 10_000)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ValueError, match=r"l\.npz is damaged .*says that it holds 4\d,\d{3} bytes"):
+        Predictions.load(path)
 
 
 def test_check_says_that_it_runs_what_it_checks(capsys):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import atomic
+from ..files import atomic, refuse_swollen
+
+LARGEST = 2**31  # bytes of logits: those of ImageNet's 50,000 images are a tenth of it
 
 
 def frozen(values: Any, dtype: Any = None) -> NDArray[Any]:
@@ -142,6 +144,7 @@ class Predictions:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: give a .npz file written by Predictions.save")
         try:
+            refuse_swollen(path, most=LARGEST)
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 labels = content.get("labels")
                 return cls(content["logits"], labels, tuple(content["classes"].tolist()))
