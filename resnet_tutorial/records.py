@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -151,11 +152,18 @@ class Run(_Recorded):
     def predictions(self, folder: str | Path) -> Predictions:
         """Read the logits on the test images; ``ValueError`` if the file is another than was recorded."""
         path = Path(folder) / f"{self.name}.npz"
-        if not path.is_file():
+        there = [place for place in (path, _arriving(path)) if place.is_file()]
+        if not there:
             raise FileNotFoundError(f"{path} is missing: it holds the logits of {self.name}.json")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != self.test["logits_sha256"]:
-            raise ValueError(f"{path} is not the file that was recorded")
-        return Predictions.load(path)
+        for place in there:
+            if hashlib.sha256(place.read_bytes()).hexdigest() == self.test["logits_sha256"]:
+                return Predictions.load(place)
+        raise ValueError(f"{path} is not the file that was recorded")
+
+
+def _arriving(path: Path) -> Path:
+    """Name the place of new logits until their record is written: a kill leaves the old pair, or the new."""
+    return path.with_suffix(".new.npz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +245,8 @@ def record_run(
     if not history.rows:
         raise ValueError("the history is empty: record a run that was carried to its end")
     single, flipped = (predict(model, test, flip=flip) for flip in (False, True))
-    path = single.save(Path(folder) / f"{name}.npz", dtype=np.float16)
+    logits = Path(folder) / f"{name}.npz"
+    path = single.save(_arriving(logits), dtype=np.float16)
     kept, digest = report(Predictions.load(path)), hashlib.sha256(path.read_bytes()).hexdigest()
     flip = float(flipped.correct.mean())
     tested = Tested(accuracy=kept.accuracy, accuracy_flip=flip, loss=kept.loss, logits_sha256=digest)
@@ -259,6 +268,7 @@ def record_run(
         test=tested,
     )
     run.save(folder)
+    os.replace(path, logits)
     return run
 
 

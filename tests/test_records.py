@@ -284,6 +284,28 @@ def test_a_record_is_replaced_only_when_asked(tmp_path):
     assert Run.load(tmp_path / "new.json").test["logits_sha256"] != first.test["logits_sha256"]
 
 
+@pytest.mark.parametrize("killed_at", ["before the record", "after it"])
+def test_a_kill_while_a_record_is_replaced_leaves_a_whole_one(tmp_path, monkeypatch, killed_at):
+    """Of the old record and the new logits, or the other way round, neither was of use any more."""
+    first = recorded(tmp_path)
+    place, what = (Run, "save") if killed_at == "before the record" else (records.os, "replace")
+    save = records.os.replace
+
+    def killed(*paths: Any) -> None:
+        if what == "replace" and Path(paths[1]).name != "new.npz":
+            return save(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(place, what, killed)
+        recorded(tmp_path, overwrite=True)
+    kept = Run.load(tmp_path / "new.json")
+    kept.check(tmp_path)
+    assert (kept == first) == (killed_at == "before the record")
+    recorded(tmp_path, overwrite=True).check(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "new.npz"]
+
+
 @pytest.mark.slow
 def test_the_command_line_records_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
