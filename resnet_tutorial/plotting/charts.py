@@ -15,7 +15,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from .style import BLACK, BLUE, GREY, PAGE_WIDTH, SKY, VERMILLION, XY, as_text, one_each, pair, series_style
+from .style import (
+    BLACK,
+    BLUE,
+    GREY,
+    PAGE_WIDTH,
+    PHONE_WIDTH,
+    SKY,
+    VERMILLION,
+    XY,
+    as_text,
+    one_each,
+    pair,
+    series_style,
+)
 
 DASH = "\N{EN DASH}"
 NAMED = 16  # curves with a name and a colour of their own; more do not fit into the legend
@@ -47,7 +60,8 @@ def confusion_matrix(
     shares = counts / np.where(totals > 0, totals, np.nan)  # colour is the share of the row in both cases
     ticks = range(0, len(counts), -(-len(counts) // TICKS))
     names = [as_text(classes[k]) for k in ticks]
-    side = min(PAGE_WIDTH, 2.2 + 0.48 * len(counts) + 0.08 * max(0, max(map(len, names)) - 10))
+    side = 2.2 + 0.48 * len(counts) + 0.08 * max(0, max(map(len, names)) - 10)
+    side = min(side, PHONE_WIDTH if len(counts) <= 10 else PAGE_WIDTH)
     figure, axes = plt.subplots(figsize=(side, side * 0.9), layout="constrained")
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
@@ -57,10 +71,11 @@ def confusion_matrix(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if len(counts) <= NUMBERED:
+        size = 10.5 if normalize else min(10.5, 26 / len(f"{counts.max():,}"))  # as the cells have room
         for (i, j), share in np.ndenumerate(shares):
             text = f"{counts[i, j]:,}" if not normalize else DASH if np.isnan(share) else f"{100 * share:.0f}"
             colour = "white" if share > 0.65 else BLACK if counts[i, j] else "#767676"
-            axes.text(j, i, text, ha="center", va="center", fontsize=8.5, color=colour)
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     bar = figure.colorbar(picture, ax=axes, shrink=0.7, format=PercentFormatter(1))
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
@@ -119,7 +134,7 @@ def roc_curves(
             panel.plot(x, y, **style)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, label="chance, AUC 0.500")
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="true positive rate")
-    figure.legend(loc="outside right center", fontsize=8.5)
+    figure.legend(loc="outside right center", fontsize=11 if len(curves) <= 12 else 8.5)
     return figure
 
 
@@ -154,7 +169,7 @@ def pr_curves(
         # Steps, because precision between two thresholds is not on the straight line between them.
         axes.plot(recall, precision, drawstyle="steps-post", **style)
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    figure.legend(loc="outside right center", fontsize=8.5)
+    figure.legend(loc="outside right center", fontsize=11 if len(curves) <= 12 else 8.5)
     return figure
 
 

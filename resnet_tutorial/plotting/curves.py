@@ -32,7 +32,7 @@ def learning_curves(
     Example:
         >>> rows = [{"epoch": n, "train_loss": 2 / n, "train_accuracy": n / 5} for n in range(1, 5)]
         >>> [axes.get_ylabel() for axes in learning_curves(rows).axes]
-        ['cross-entropy (nats)', 'images classified correctly']
+        ['nats', 'share correct']
     """
     runs = dict(rows) if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(len(run) for run in runs.values()):
@@ -49,8 +49,8 @@ def learning_curves(
                 if len(x):
                     marker = MARKERS[i % len(MARKERS)] if len(x) <= 12 else None
                     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker)
-    panels[0].set(title="Loss", ylabel="cross-entropy (nats)")
-    panels[1].set(title="Accuracy", xlabel="epoch", ylabel="images classified correctly")
+    panels[0].set(title="Cross-entropy", ylabel="nats")
+    panels[1].set(title="Accuracy", xlabel="epoch", ylabel="share correct")
     panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -118,7 +118,6 @@ def bars(
             "xytext": (4 * sign, 0),
             "textcoords": "offset points",
             "va": "center",
-            "fontsize": 9,
         }
         end, side = length + sign * extra, "left" if sign > 0 else "right"
         axes.annotate(fmt.format(length), (end, y), ha=side, **beside)

@@ -132,7 +132,7 @@ def block_diagram(
     rows = [kinds[i : i + wide] for i in range(0, len(kinds), wide)]
     width = 4.4  # of a block, in the units of the drawing; so are the heights of the rows
     heights = [STEP * max(len(PARTS[name][1]) for name in row) + 1.6 for row in rows]
-    scale = min(0.52, 7.0 / (width * wide))  # inches a unit
+    scale = min(0.43, 7.0 / (width * wide))  # inches a unit
     size = (max(3.2, scale * width * wide), scale * sum(heights) + 0.35 * len(rows) + (0.35 if title else 0))
     figure, grid = plt.subplots(
         len(rows), wide, figsize=size, squeeze=False, layout="constrained", height_ratios=heights
@@ -181,7 +181,7 @@ def numbers_diagram(
     cell, high, step = 0.8, 0.52, 1.62  # width and height of a cell, distance of two rows
     middle = 0.4 + n * cell / 2  # of the values on the left; the gradients are its mirror image
     edge = 0.4 + n * cell + 0.45
-    size = (0.48 * 2 * (edge + 0.15), 0.48 * (step * (len(rows) - 1) + high + 1.1))
+    size = (0.45 * 2 * (edge + 0.15), 0.45 * (step * (len(rows) - 1) + high + 1.1))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     axes.set_axis_off()
     bottom = -step * (len(rows) - 1)
@@ -195,7 +195,7 @@ def numbers_diagram(
                 corner = (x - cell / 2, y - high / 2)
                 axes.add_patch(Rectangle(corner, cell, high, fc="none", ec=GREY, lw=0.7))
                 axes.text(
-                    x, y, number(value, digits=2), ha="center", va="center", fontsize=10.5, color=colour
+                    x, y, number(value, digits=2), ha="center", va="center", fontsize=10.6, color=colour
                 )
     for side, text, colour in ((-1, "values", BLACK), (1, "gradients", VERMILLION)):
         axes.text(side * middle, 0.5, text, ha="center", va="bottom", fontsize=11, color=colour)

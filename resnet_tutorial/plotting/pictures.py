@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike
 
-from .style import BLUE, PAGE_WIDTH, VERMILLION, as_text, one_each, pixels, show
+from .style import BLUE, PHONE_WIDTH, VERMILLION, as_text, one_each, pixels, show
 
 
 def image_grid(
@@ -36,8 +36,8 @@ def image_grid(
         raise ValueError(f"columns is {columns}: give 1 or more")
     columns = min(columns, len(array))
     rows = math.ceil(len(array) / columns)
-    cell = min(PAGE_WIDTH / columns, 1.6)
-    height = rows * (cell + (0.12 if titles is not None else 0)) + (0.35 if title else 0)
+    cell = min(PHONE_WIDTH / columns, 1.6)
+    height = rows * (cell + (0.17 if titles is not None else 0)) + (0.35 if title else 0)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     size = (max(cell * columns, 2), height)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout=layout)
@@ -46,7 +46,7 @@ def image_grid(
     for i, (axes, image) in enumerate(zip(grid.flat, array, strict=False)):
         show(axes, image)
         if titles is not None:
-            axes.set_title(titles[i], loc="center", fontsize=8, weight="normal", pad=2)
+            axes.set_title(titles[i], loc="center", fontsize=11.4, weight="normal", pad=2)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure
@@ -61,7 +61,7 @@ def prediction_panel(
     top: int = 5,
     title: str | None = None,
 ) -> Figure:
-    """Show images, two in a row, each beside the probabilities of its likeliest classes.
+    """Show images, one below the other, each beside the probabilities of its likeliest classes.
 
     A right prediction has a tick and a blue bar, a wrong one a cross and a vermillion bar. The true class is
     in bold type; where it is not among the likeliest, it takes the last place after them.
@@ -94,17 +94,14 @@ def prediction_panel(
         raise ValueError(f"{given}: give 0..1 (not logits) and 0..{len(classes) - 1}")
     if top < 1:
         raise ValueError(f"top is {top}: give 1 or more")
-    columns = min(2, len(array))
-    rows = math.ceil(len(array) / columns)
-    size = (PAGE_WIDTH * columns / 2, rows * 1.55 + (0.35 if title else 0))
-    ratios = (1.0, 1.25) * columns
+    rows = len(array)
+    size = (PHONE_WIDTH, rows * 1.25 + (0.35 if title else 0))
     figure, grid = plt.subplots(
-        rows, 2 * columns, figsize=size, width_ratios=ratios, squeeze=False, layout="constrained"
+        rows, 2, figsize=size, width_ratios=(1, 2.2), squeeze=False, layout="constrained"
     )
     for axes in grid.flat:
         axes.set_axis_off()
-    pairs = grid.reshape(-1, 2)  # an image and its bars
-    for (left, right), image, share, label in zip(pairs, array, shares, truth, strict=False):
+    for (left, right), image, share, label in zip(grid, array, shares, truth, strict=True):
         show(left, image)
         shown = np.argsort(-share, kind="stable")[:top]
         correct = shown[0] == label
@@ -115,18 +112,18 @@ def prediction_panel(
         right.barh(
             range(len(shown)), share[shown], color=[colour, *["#BBBBBB"] * (len(shown) - 1)], height=0.72
         )
-        right.set_yticks(range(len(shown)), [as_text(classes[k]) for k in shown], fontsize=8.5)
+        right.set_yticks(range(len(shown)), [as_text(classes[k]) for k in shown])
         for tick, k in zip(right.get_yticklabels(), shown, strict=True):
             tick.set_fontweight("bold" if k == label else "normal")
         for y, k in enumerate(shown):
             rounded = f"{100 * share[k]:.0f} %"  # softmax is never at an end
             said = {"100 %": "> 99 %", "0 %": "< 1 %"}.get(rounded, rounded)
-            right.text(share[k] + 0.02, y, said, va="center", fontsize=8)
+            right.text(share[k] + 0.02, y, said, va="center")
         right.set(xlim=(0, 1.36), ylim=(len(shown) - 0.4, -0.6), xticks=[])
         right.grid(False)
         right.spines["bottom"].set_visible(False)
         right.tick_params(length=0)
-        right.set_title(mark, color=colour, fontsize=9, pad=3)
+        right.set_title(mark, color=colour, fontsize=11.4, pad=3)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure

@@ -24,6 +24,7 @@ LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#666666"
 PAGE_WIDTH = 7.0  # inches; 700 pixels of the page
+PHONE_WIDTH = 4.6  # inches; at this width the usual fonts can be read on a phone
 LONGEST_NAME = 24  # characters of a class name; more would leave no room for the picture
 XY = tuple[ArrayLike, ArrayLike]
 
