@@ -8,8 +8,7 @@ BIN    := $(VENV)/bin
 # Written last, so an interrupted install leaves none; older than pyproject.toml or the constraints means "install again".
 STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
-# One file of tests at a time in each process.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PROCESSES := -n auto --maxprocesses 4
 
 .PHONY: help install book test test-all lab publish-config accessibility pdf clean distclean
 .DELETE_ON_ERROR:
@@ -51,8 +50,8 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests -m 'not slow' $(PARALLEL)
-	$(BIN)/pytest --nbmake book
+	$(BIN)/pytest tests -m 'not slow' $(PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake book $(PROCESSES)
 
 # What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands, kills.
 # One file after the other; those that have passed with the same sources are left out when it is started again.

@@ -285,6 +285,22 @@ def test_a_page_is_no_wider_than_a_phone(page, browser):
 
 @built
 @each_page
+def test_words_in_figures_can_be_read_on_a_phone(page):
+    """A figure made for the desktop: on a phone its smallest words were nine pixels high, or five."""
+    for name in Page(page.read_text(encoding="utf-8")).images:
+        if (path := page.parent / name).suffix != ".svg" or "_images" not in name:
+            continue
+        drawing = path.read_text(encoding="utf-8")
+        width = re.search(r'viewBox="0 0 ([\d.]+) ', drawing)
+        # Matplotlib writes words as outlines of letters, scaled by a hundredth of their size in points.
+        words = re.findall(r"translate\([^)]*\) (?:rotate\([^)]*\) )?scale\(([\d.]+) -", drawing)
+        if width and words:
+            pixels = 100 * min(map(float, words)) * 327 / float(width[1])  # 327 of 390 are the text's
+            assert pixels > 10.5, f"{pixels:.1f} pixels in {name}"
+
+
+@built
+@each_page
 def test_folds_have_names_of_their_own(page, browser):
     """A screen reader lists the folds of a page by their names."""
     browser.open(page)
