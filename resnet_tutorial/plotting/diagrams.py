@@ -264,8 +264,8 @@ def network_diagram(
         count = f", {parameters:,} parameters" if parameters else ""
         top = -step * i
         axes.text(left, top, name, va="center", fontsize=11, weight="bold")
-        axes.text(length, top, place, ha="right", va="center", fontsize=11)
-        axes.text(left, top - 0.2, description + count, va="center", fontsize=11)
+        axes.text(length, top, place, ha="right", va="center", fontsize=11.3)
+        axes.text(left, top - 0.2, description + count, va="center", fontsize=11.3)
         if i:  # from the end of the row above to the beginning of this one
             turn = top + 0.18
             axes.plot([end, end + 0.12, end + 0.12, 0.1], [middle, middle, turn, turn], color=BLACK, lw=1.1)
