@@ -376,7 +376,7 @@ def test_chapter_1_opens_with_the_longest_schedule_that_all_four_networks_have(t
     another = results / "plain20-paper-epochs9-val5000-s0.json"
     another.write_text(another.read_text(encoding="utf-8").replace("a test CPU", "a GPU"), encoding="utf-8")
     text, _ = page("01_background", tmp_path, monkeypatch, capsys, only="recorded run")
-    assert titles[1:] == [titles[0], "recorded run: paper, epochs 9, seed 0 (one of 2 schedules)"]
+    assert titles[1:] == [titles[0], "recorded run: paper, epochs 9, seed 0\none of 2 schedules"]
     assert text.index("epochs 9,") < text.index("epochs 3,")
     assert f"| +5.0 | {minus}5.0 |" in text and "| 1 | a GPU |" in text
 
