@@ -134,7 +134,7 @@ def roc_curves(
             panel.plot(x, y, **style)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, label="chance, AUC 0.500")
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="true positive rate")
-    figure.legend(loc="outside right center", fontsize=11 if len(curves) <= 12 else 8.5)
+    _legend_at_the_right(figure, len(curves))
     return figure
 
 
@@ -169,7 +169,7 @@ def pr_curves(
         # Steps, because precision between two thresholds is not on the straight line between them.
         axes.plot(recall, precision, drawstyle="steps-post", **style)
     axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    figure.legend(loc="outside right center", fontsize=11 if len(curves) <= 12 else 8.5)
+    _legend_at_the_right(figure, len(curves))
     return figure
 
 
@@ -191,6 +191,10 @@ def _labelled(
         label = f"{as_text(classes[k])}, {unit} {_area(sizes[k])}"
         drawn.append((*pairs[k], series_style(i) | {"label": label}))
     return drawn
+
+
+def _legend_at_the_right(figure: Figure, curves: int) -> None:
+    figure.legend(loc="outside right center", fontsize=11 if curves <= 12 else 8.5)
 
 
 def _area(value: float) -> str:
