@@ -24,7 +24,7 @@ import plain_edition  # noqa: E402
 from browser import Browser, find_browser  # noqa: E402
 
 NOTEBOOKS = sorted(path.name for path in BOOK.glob("*.ipynb"))
-SHORTEST = "02_block_math.ipynb"
+FIRST = "00_quick_start.ipynb"  # what a newcomer opens
 MARKUP = re.compile(
     r"\{(?:term|cite|ref|numref|eq|doc|glue)[:\w]*\}|:::|```|^\([\w:-]+\)=|\\tag|\\begin\{|\b(?:fig|eq|sec)-\d\d-|"
     r"</?(?:details|summary)>|^> |\*\*|\$\$",
@@ -129,7 +129,9 @@ def run_all(browser: Browser, *, seconds: float) -> list[str]:
     return browser.evaluate(f"[...document.querySelectorAll('{query}')].map(e => e.innerText)")
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == FIRST else pytest.mark.slow) for name in NOTEBOOKS]
+)
 def test_a_chapter_shows_no_markup_and_no_solution(name, lab, browser):
     """Raw roles, boxes and labels stood in half of all paragraphs, and every solution under its question."""
     cells = show(browser, lab, name)
@@ -150,9 +152,8 @@ def test_a_chapter_shows_no_markup_and_no_solution(name, lab, browser):
     assert open_boxes == 0
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == SHORTEST else pytest.mark.slow) for name in NOTEBOOKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_chapter_runs_from_top_to_bottom(name, lab, browser):
     """What runs in the build must run where readers run it."""
     show(browser, lab, name)

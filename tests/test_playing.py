@@ -16,7 +16,6 @@ nbclient = pytest.importorskip("nbclient")
 
 BOOK = Path(__file__).parent.parent / "book"
 NOTEBOOKS = sorted(path.name for path in BOOK.glob("*.ipynb"))
-SHORT = ("results.ipynb",)
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +44,8 @@ def execute(cells: list[nbformat.NotebookNode]) -> str:
     )
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.slow) for name in NOTEBOOKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_cells_may_be_run_again_from_last_to_first(name):
     """A name with two meanings, or a folder that is gone, breaks what a reader goes back to."""
     cells = code_cells(name)

@@ -141,6 +141,7 @@ def test_a_notebook_without_a_setup_cell_stops_before_anything_is_written(projec
     assert contents(project) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["", ADDRESS], ids=["unpublished", "published"])
 def test_pages_show_buttons_only_with_an_address(project, build_book, address):
     """A button without an address leads to an error page; with one it must open this very notebook."""
