@@ -247,14 +247,19 @@ PLACES = [
 ]
 
 
+def small_network(folder: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
+    """The network's file, its tensors and its metadata."""
+    path = folder / "small.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return path, tensors, json.loads(file.metadata()["resnet_tutorial"])
+
+
 def note(**changes: Any) -> Callable[[Path], None]:
     """Other metadata in the network's file; ``config_`` in front of what is of the config."""
 
     def spoil(folder: Path) -> None:
-        path = folder / "small.safetensors"
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = json.loads(file.metadata()["resnet_tutorial"])
+        path, tensors, metadata = small_network(folder)
         for name, value in changes.items():
             where, key = (metadata["config"], name[7:]) if name.startswith("config_") else (metadata, name)
             where[key] = value
@@ -290,10 +295,7 @@ def numbers(**tensors: Any) -> Callable[[Path], None]:
     """Other tensors in the network's file, each made of the one that was there; ``_`` stands for a dot."""
 
     def spoil(folder: Path) -> None:
-        path = folder / "small.safetensors"
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = json.loads(file.metadata()["resnet_tutorial"])
+        path, found, metadata = small_network(folder)
         del metadata["tensors_sha256"]
         for name, change in tensors.items():
             found[name.replace("_", ".", 1)] = change(found[name.replace("_", ".", 1)])

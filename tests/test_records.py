@@ -287,17 +287,19 @@ def test_a_record_is_replaced_only_when_asked(tmp_path):
 @pytest.mark.parametrize("killed_at", ["before the record", "after it"])
 def test_a_kill_while_a_record_is_replaced_leaves_a_whole_one(tmp_path, monkeypatch, killed_at):
     """Of the old record and the new logits, or the other way round, neither was of use any more."""
-    first = recorded(tmp_path)
-    place, what = (Run, "save") if killed_at == "before the record" else (records.os, "replace")
-    save = records.os.replace
+    first, replace = recorded(tmp_path), records.os.replace
 
-    def killed(*paths: Any) -> None:
-        if what == "replace" and Path(paths[1]).name != "new.npz":
-            return save(*paths)
+    def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    def killed_at_the_logits(old: Any, new: Any) -> None:
+        (killed if Path(new).name == "new.npz" else replace)(old, new)
+
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(place, what, killed)
+        if killed_at == "before the record":
+            patched.setattr(Run, "save", killed)
+        else:
+            patched.setattr(records.os, "replace", killed_at_the_logits)
         recorded(tmp_path, overwrite=True)
     kept = Run.load(tmp_path / "new.json")
     kept.check(tmp_path)
