@@ -96,6 +96,12 @@ class Run(_Recorded):
     seconds: float | None  # of training and validation; None if the machine did other work, too
     test: Tested
 
+    def __post_init__(self) -> None:
+        """Complete a recipe that is older than some of its fields: nobody could change those then."""
+        if isinstance(self.recipe, dict):  # else check tells
+            filled = _plain(Recipe(name="", epochs=1)) | {"epochs": None} | self.recipe
+            object.__setattr__(self, "recipe", filled)
+
     @property
     def petaflop(self) -> float:
         """The training's arithmetic in 1e15 operations, three forward passes for each image of a step."""
@@ -122,8 +128,7 @@ class Run(_Recorded):
             raise ValueError(f"{self.name}.json: {told}") from None
 
     def _compare(self, predictions: Predictions) -> None:
-        network, test = self.model, self.test
-        recipe = _plain(Recipe(name="", epochs=1)) | self.recipe  # it may be older than a field
+        network, test, recipe = self.model, self.test, self.recipe
         known = RECIPES.get(recipe["name"])
         if known is None:
             raise ValueError(f"there is no recipe {recipe['name']!r} any more")

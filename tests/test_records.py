@@ -308,6 +308,16 @@ def test_a_kill_while_a_record_is_replaced_leaves_a_whole_one(tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "new.npz"]
 
 
+def test_a_record_older_than_a_field_of_its_recipe_is_compared_with_new_ones(tmp_path):
+    """Two runs of one recipe stood apart, since one was made before `best_by` was there to choose."""
+    new = recorded(tmp_path)
+    path = tmp_path / "new.json"
+    record = json.loads(path.read_text())
+    assert record["recipe"].pop("best_by") == "loss"
+    path.write_text(json.dumps(record))
+    assert by_seed([new, Run.load(path)]) == [[new, new]]
+
+
 @pytest.mark.slow
 def test_the_command_line_records_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
