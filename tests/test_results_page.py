@@ -332,7 +332,7 @@ def test_a_run_of_a_busy_machine_is_shown_without_a_time(tmp_path, monkeypatch, 
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
     assert "| resnet20 | 75.00 | modern, epochs 3 | 50,000 | 1 | 81.25 | 0.04 | - |" in text
     assert re.search(r"\| resnet8_wide \| 60\.00[^|]*\| cpu \| 50,000 \| 4 \|", text)
-    assert "| 2 fp32 (3) |" in text  # of the three timed
+    assert "| 2 fp32 A (3) |" in text  # of the three timed
 
 
 def test_a_damaged_record_stops_the_results_page(tmp_path, monkeypatch, capsys):
@@ -487,12 +487,12 @@ def test_chapter_4_shows_the_records(tmp_path, monkeypatch, capsys):
     all_records(tmp_path / "results")
     made_run(tmp_path / "results", recipe="paper", epochs=30, right=23, held_out=True)
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert "| resnet20 | 62.50 | modern, epochs 30 | 50,000 | 1 | 81.25 | 0.36 | 2 fp32 (3) |" in text
+    assert "| resnet20 | 62.50 | modern, epochs 30 | 50,000 | 1 | 81.25 | 0.36 | 2 fp32 A (3) |" in text
     assert "| resnet8_wide | 60.00 ± 10.00 | cpu | 50,000 | 3 |" in text
-    assert "cores; on a test CPU\n" in text
+    assert "machine and cores. A: a test CPU\n" in text
     compared = "resnet20, 30 passes: recipe modern against paper (50,000 images against 45,000)"
     assert f"| {compared} | +5.0 points | 1 |" in text
-    assert "beside that of one process | apart by 4.0 % at most | 1 |" in text
+    assert "beside that of one process (sample, recipe quick) | apart by 4.0 % at most | 1 |" in text
 
 
 def test_chapter_4_judges_the_ablations_by_their_seeds(tmp_path, monkeypatch, capsys):
