@@ -508,7 +508,7 @@ def test_chapter_4_judges_the_ablations_by_their_seeds(tmp_path, monkeypatch, ca
     assert "| nothing | 50.0 |" in text and "no change" not in text
     minus = "\N{MINUS SIGN}"
     assert f"| an average | 45.0 | {minus}5.0 ± 2.0 | 0.050 | 0.100 |" in text
-    assert f"| squares | 45.0 | {minus}5.0 ± 10.0 | 0.478 | 0.478 |" in text
+    assert f"| cutout: squares | 45.0 | {minus}5.0 ± 10.0 | 0.478 | 0.478 |" in text
     assert "To the base." in text and "Load average" not in text
     rows = [["base", "nothing", 50.0, "-", "-", "-"], ["ema", "an average", 45.0, "-", -5.0, "-"]]
     one = dataclasses.replace(table, rows=rows, notes=["Last epoch; seeds: 1.", "To the base."])
