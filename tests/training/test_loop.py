@@ -451,3 +451,16 @@ def test_a_bar_is_shown_in_a_notebook(shell, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     for show, shown in ((None, hasattr(shell, "kernel")), (True, True), (False, False)):
         assert loop._progress_bar(3, 0, show).disable == (not shown)
+
+
+def test_a_step_in_bfloat16_computes_in_bfloat16():
+    """A precision that is announced and not used: the mixed epoch was as slow as the other."""
+    kinds = []
+    network = cifar_resnet(8, width=8, num_classes=2)
+    network.conv1.register_forward_hook(lambda module, given, made: kinds.append(made.dtype))
+    part = Split(
+        torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"), "four"
+    )
+    recipe = Recipe(name="one", steps=1, batch_size=4)
+    fit(network, part, None, recipe, device="cpu", precision="bf16", normalize=CIFAR10, progress=False)
+    assert kinds == [torch.bfloat16]

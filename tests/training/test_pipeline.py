@@ -125,3 +125,14 @@ def test_batches_cannot_be_skipped_backwards():
     split = Split(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), "eight")
     with pytest.raises(ValueError, match="skip=-1: give numbers from 0"):
         next(Pipeline(split, Augment(), CIFAR10, batch_size=4).epoch(0, skip=-1))
+
+
+def test_a_photo_has_another_view_in_every_epoch():
+    """Views that repeat are one picture, learned by heart: what they are there to prevent."""
+    part = Split(
+        torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8), torch.zeros(1).long(), ("a",), "one"
+    )
+    load = Pipeline(part, Augment(padding=0, flip="none"), CIFAR10, batch_size=1, views="photo")
+    (first, _), (second, _) = (next(load.epoch(number)) for number in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, next(load.epoch(0))[0])
