@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Self, TypedDict
@@ -99,8 +99,8 @@ class Run(_Recorded):
     def __post_init__(self) -> None:
         """Complete a recipe that is older than some of its fields: nobody could change those then."""
         if isinstance(self.recipe, dict):  # else check tells
-            filled = _plain(Recipe(name="", epochs=1)) | {"epochs": None} | self.recipe
-            object.__setattr__(self, "recipe", filled)
+            defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+            object.__setattr__(self, "recipe", json.loads(json.dumps(defaults)) | self.recipe)
 
     @property
     def petaflop(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from resnet_tutorial.data import load_folder, load_image, load_parts
+from resnet_tutorial.data import Preprocess, find_pictures, load_folder, load_image, load_parts
 
 RED, GREY = (200, 30, 40), (90, 90, 90)
 
@@ -248,6 +249,37 @@ def test_a_class_without_pictures_is_an_error(folder) -> None:
     with pytest.raises(ValueError, match="one class, pets"):
         (folder / "bird" / "text.png").unlink()
         load_parts(folder.parent)
+
+
+def test_pictures_are_found_by_file_folder_and_pattern(folder, tmp_path, monkeypatch) -> None:
+    """A pattern that no shell expanded, or a folder whose subfolders are left out."""
+    monkeypatch.chdir(tmp_path)
+    everything = find_pictures([folder])
+    assert everything == sorted(folder.glob("*/*")) and len(everything) == 5
+    assert find_pictures([str(everything[1]), everything[0]]) == [everything[1], everything[0]]
+    assert find_pictures([f"{folder}/*/*.P?G"]) == everything[:4]
+    for missing in ("absent.png", "absent*.png"):
+        with pytest.raises(FileNotFoundError, match=rf"^there is no picture {re.escape(missing)}$"):
+            find_pictures([missing])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"^empty has no picture: name a folder that has some$"):
+        find_pictures(["empty"])
+
+
+def test_preprocessing_has_bounds() -> None:
+    """A white of zero divides by it; a side of a million pixels takes all memory."""
+    assert Preprocess(white=1).white == 1 and Preprocess(white=65535, size=1, resize=4096).resize == 4096
+    for wrong in (
+        {"white": 0},
+        {"white": 65536},
+        {"white": 1.0},
+        {"size": 0},
+        {"size": 4097},
+        {"resize": 31},
+    ):
+        (name, value), *_ = wrong.items()
+        with pytest.raises(ValueError, match=rf"^{name}={value}: give"):
+            Preprocess(**wrong)
 
 
 def test_a_wrong_directory_is_one_line(tmp_path) -> None:

@@ -249,6 +249,18 @@ def test_a_split_on_the_gpu_divides_as_on_the_cpu() -> None:
     assert whole.per_class(3).fingerprint == there.per_class(3).fingerprint
 
 
+def test_labels_of_another_order_of_classes() -> None:
+    """Photos measured with a network whose classes stand in another order, or that lacks all of them."""
+    part = make()
+    again = part.labelled_as(("z", "c", "a"))
+    assert again.classes == ("z", "c", "a") and again.counts().tolist() == [0, 10, 6]
+    assert all(
+        part.labels[k] == {1: 2, 2: 0}[int(n)] for k, n in zip(places(again, part), again.labels, strict=True)
+    )
+    with pytest.raises(ValueError, match=r"^made up has none of the classes y, z: it has a, b, c$"):
+        part.labelled_as(("y", "z"))
+
+
 def test_with_classes_keeps_the_right_images_and_numbers_them_anew() -> None:
     """Labels left as they were would point outside a smaller head, or at the wrong class."""
     train, _ = load_sample()

@@ -55,6 +55,9 @@ def test_what_a_rare_class_suffers_is_said(pets, tmp_path):
     page = write_report(tmp_path, predictions, split, title="Pets", about={}).read_text()
     assert "Never predicted, though among the images: n&lt;ewt." in page and "Wrong predictions: 2" in page
     assert "c/4.png" in page and "c/5.png" in page and "a/0.png" not in page
+    rest = split.subset(split.labels < 2)
+    found = Predictions(predictions.logits[:4], predictions.labels[:4], predictions.classes)
+    assert "ever predicted" not in write_report(tmp_path, found, rest, title="Pets", about={}).read_text()
 
 
 def test_a_hundred_classes_have_a_report(tmp_path):

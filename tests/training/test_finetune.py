@@ -170,6 +170,46 @@ def test_norm_and_bias_can_be_spared_weight_decay(model):
     assert {group["weight_decay"] for group in everything} == {0.1}
 
 
+@pytest.mark.parametrize(
+    ("method", "images", "trained", "kept"),
+    [
+        ("head", 5000, "head", "stem layer1 layer2 layer3"),
+        ("last-stage", 100, "layer3 head", "stem layer1 layer2 layer3"),
+        ("last-stage", 2000, "layer3 head", "stem layer1 layer2"),
+        ("gradual", 5000, "stem layer1 layer2 layer3 head", "stem layer1 layer2 layer3"),
+        ("all", 1999, "stem layer1 layer2 layer3 head", "stem layer1 layer2 layer3"),
+        ("all", 2000, "stem layer1 layer2 layer3 head", ""),
+    ],
+)
+def test_a_method_trains_its_stages_and_keeps_its_statistics(method, images, trained, kept):
+    """A stage too many or too few that learns, or statistics that drift in a frozen one."""
+    model = training.choose_method(models.resnet20(), method, images=images)
+    parts = {name: nn.ModuleList(modules) for name, modules in training.stages(model).items()}
+    assert [name for name, part in parts.items() if training.trainable(part)] == trained.split()
+    assert all(not training.trainable(part) for name, part in parts.items() if name not in trained)
+    norms = {
+        name: [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)] for name, part in parts.items()
+    }
+    frozen = [
+        name for name in parts if norms[name] and isinstance(norms[name][0], training.FrozenBatchNorm2d)
+    ]
+    assert frozen == kept.split()
+
+
+def test_batchnorm_alone_trains_scales_shifts_and_head():
+    """The method `bn` with statistics held fast, or with a convolution that learns."""
+    model = training.choose_method(models.resnet20(), "bn", images=100)
+    assert not any(isinstance(module, training.FrozenBatchNorm2d) for module in model.modules())
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    trained = set(training.trainable(model))
+    assert trained == set(HEAD) | {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+
+
+def test_nothing_decays_unless_asked(model):
+    """A decay that nobody gave pulls trained weights to zero."""
+    assert {group["weight_decay"] for group in training.parameter_groups(model, lr=0.1)} == {0.0}
+
+
 def test_bad_input_is_refused_in_one_line(model):
     """Unknown stage, no classes, nothing to train, rates out of range, a model without `fc`."""
     with pytest.raises(ValueError, match=r"unknown stage 'layer9': choose one of stem, layer1, .*head$"):
@@ -177,7 +217,10 @@ def test_bad_input_is_refused_in_one_line(model):
     with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1, got 0"):
         training.replace_head(model, 0)
     for wrong in ({"lr": 0}, {"lr": 0.1, "decay": 0}, {"lr": 0.1, "decay": 2}, {"lr": 1, "weight_decay": -1}):
-        with pytest.raises(ValueError, match="need lr > 0"):
+        given = ", ".join(
+            f"{k}={v}" for k, v in ({"lr": 0, "decay": 1.0, "weight_decay": 0.0} | wrong).items()
+        )
+        with pytest.raises(ValueError, match=f"need lr > 0, .*, got {given}$"):
             training.parameter_groups(model, **wrong)
     with pytest.raises(ValueError, match="nothing is trainable"):
         training.parameter_groups(model.requires_grad_(False), lr=0.1)

@@ -16,7 +16,8 @@ import torch
 
 from resnet_tutorial.data import load_sample
 from resnet_tutorial.models import cifar_resnet
-from resnet_tutorial.training import Recipe, fit
+from resnet_tutorial.training import History, Recipe, fit
+from resnet_tutorial.training.progress import Progress
 
 RECIPE = Recipe(
     name="test",
@@ -32,7 +33,17 @@ RECIPE = Recipe(
 )
 
 
-def run(path=None, *, recipe=RECIPE, seed=3, width=4, stop_after=None, precision="fp32", **options):
+def run(
+    path=None,
+    *,
+    recipe=RECIPE,
+    seed=3,
+    width=4,
+    stop_after=None,
+    precision="fp32",
+    validated=True,
+    **options,
+):
     """Trains a small network; ``stop_after`` raises KeyboardInterrupt by a signal in that step."""
     train, val = load_sample()[0].per_class(10).split(0.2)  # 80 and 20 images: five steps an epoch
     torch.manual_seed(0)
@@ -44,9 +55,8 @@ def run(path=None, *, recipe=RECIPE, seed=3, width=4, stop_after=None, precision
                 os.kill(os.getpid(), signal.SIGINT) if model.training and next(calls) == stop_after else None
             )
         )
-    history = fit(
-        model, train, val, recipe, seed=seed, device="cpu", precision=precision, checkpoint=path, **options
-    )
+    how = {"seed": seed, "device": "cpu", "precision": precision, "checkpoint": path} | options
+    history = fit(model, train, val if validated else None, recipe, **how)
     return fingerprint(model), history
 
 
@@ -114,6 +124,42 @@ def test_bf16_resumes_exactly_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "c.pt", precision="bf16", stop_after=7)
     assert run(tmp_path / "c.pt", precision="bf16", resume=True)[0] == expected
+
+
+def test_a_run_without_validation_resumes_too(tmp_path):
+    """Columns that are empty in each row, taken for damage."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c.pt", validated=False, stop_after=7)
+    weights, history = run(tmp_path / "c.pt", validated=False, resume=True)
+    assert weights == run(validated=False)[0] and history.column("val_loss") == [None] * 3
+
+
+def test_the_epochs_of_a_checkpoint_and_what_they_were_chosen_by(tmp_path):
+    """A history read back that forgets by what the best epoch is chosen."""
+    path = tmp_path / "c.pt"
+    _, history = run(path, recipe=RECIPE.but(best_by="accuracy"))
+    again = History.from_checkpoint(path)
+    assert again.rows == history.rows and again.best() == history.best()
+    assert again.recipe["best_by"] == "accuracy" and again.recipe["batch_size"] == 16
+    content = torch.load(path, weights_only=True)
+    del content["identity"]["best_by"]  # of a version that had only the loss
+    torch.save(content, path)
+    assert History.from_checkpoint(path).rows == history.rows
+
+
+def test_a_checkpoint_of_a_step_that_failed_is_not_written(tmp_path):
+    """Weights after a loss that was not finite, over the last good ones."""
+    model = torch.nn.Linear(2, 2)
+    sgd, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    progress = Progress({"seed": 0}, History(), model, sgd, scaler, None, torch.device("cpu"))
+    nan, one = torch.tensor(float("nan")), torch.tensor(1.0)
+    progress.count(nan, torch.zeros(1, 2), one, torch.tensor([0]))
+    assert progress.sums[5] == 1
+    progress.save(tmp_path / "c.pt")
+    assert not list(tmp_path.iterdir())
+    progress.sums[5] = 0
+    progress.save(tmp_path / "c.pt")
+    assert list(tmp_path.iterdir())
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
