@@ -54,10 +54,11 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --nbmake book $(PROCESSES)
 
 # What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands, kills.
-# One file after the other; those that have passed with the same sources are left out when it is started again.
+# One file after the other; those that passed with the same sources and versions are left out when started again.
 SLOW = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
 test-all: test
-	@state=$$({ git rev-parse HEAD; git status --porcelain; git diff HEAD; } 2>&1 | git hash-object --stdin) && \
+	@state=$$({ git rev-parse HEAD; git diff HEAD; git ls-files -zo --exclude-standard | xargs -0 cat; \
+	  $(BIN)/python -m pip freeze --all; } 2>&1 | git hash-object --stdin) && \
 	mkdir -p build/passed && for file in $(SLOW); do \
 	  stamp=build/passed/$$state-$$(echo $$file | tr / -); \
 	  if [ -e $$stamp ]; then echo "$$file passed before"; continue; fi; \

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import __version__, commands, runtime
 from .commands import SHIPPED
@@ -53,6 +54,8 @@ CHECK_EXAMPLES = """examples:
 
 A cell that begins with "# Your answer to Exercise 3.2" and ends with the answer is checked. It is run, and so
 are the imports and definitions of the chapter in that file: check no notebook of people you do not trust.
+An answer that has not ended after 120 seconds, or takes more than 8 GB of memory, has failed; the others are
+judged all the same.
 """
 
 
@@ -88,13 +91,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: {error}, a smaller network, or --device cpu")
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        told = "memory|ALLOC(ATION)?_FAILED"  # the latter by cuBLAS and cuDNN
+        if not isinstance(error, MemoryError) and not re.search(told, str(error)):
             raise
-        batch = getattr(arguments, "batch_size", None)
-        advice = f"a --batch-size below {batch}" if batch else "smaller batches (--batch-size) or images"
-        _complain(f"out of memory: take {advice}, a smaller network, or --device cpu")
+        _complain(f"out of memory: {_less(vars(arguments) if arguments else {})}")
         return 2
     return 0
+
+
+def _less(options: dict[str, Any]) -> str:
+    """Say what takes less memory, by the options that a command has."""
+    if "batch_size" in options:
+        batch = options["batch_size"]
+        advice = f"a --batch-size below {batch}" if batch else "smaller batches (--batch-size) or images"
+        return f"take {advice}, a smaller network, or --device cpu"
+    if "size" in options:
+        return "take smaller images (--size)" + (", or --device cpu" if "device" in options else "")
+    return "close other programs, or take a machine that has more"
 
 
 def _reason(error: Exception) -> str:

@@ -182,9 +182,9 @@ def _run(
         def save(name: str, **about: Any) -> None:
             about |= how.stored() | {"recipe": dataclasses.asdict(recipe), "seed": arguments.seed}
             about |= {"classes": learn.classes, "normalize": normalize, "photos": photos}
-            models.save_model(out / name, model, **about)
             if listed is not None:
                 listed.save(out / LIST)
+            models.save_model(out / name, model, **about)
 
         if head:
             about = {"normalize": normalize, "device": device, "dtype": dtype}
@@ -235,9 +235,9 @@ def _run(
             if val is not None:
                 seen = evaluation.predict(model, val, normalize=normalize, device=device)
                 about["temperature"] = evaluation.fit_temperature(seen)
-            save("model.safetensors", **about)
             history.save(out / "history.json")
             history.save_csv(out / "history.csv")
+            save("model.safetensors", **about)  # last: once it is there, earlier results are dropped
             print(f"saved {out / 'model.safetensors'}, history.json and history.csv")
     return history
 
@@ -361,7 +361,8 @@ def predict(arguments: argparse.Namespace) -> None:
             best = probabilities.argsort()[::-1][:top]
             rows.append((path, [(classes[k], probabilities[k]) for k in best]))
             if arguments.csv is None:
-                print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in rows[-1][1]))
+                line = f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in rows[-1][1])
+                print(" ".join(line.splitlines()))  # one picture, one line, whatever its classes are called
     if arguments.csv is not None:
         write_table(arguments.csv, rows)
         print(f"saved {arguments.csv}: {len(rows):,} pictures")

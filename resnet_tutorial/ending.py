@@ -57,7 +57,10 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 class _PatientOutput(io.TextIOBase):
-    """Standard output that whoever reads it may close: what is printed then is lost, the work goes on."""
+    """Standard output that whoever reads it may close: what is printed then is lost, the work goes on.
+
+    What a terminal would obey, in a file's or a class's name, is shown as a space.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream  # None where the shell has closed it
@@ -66,6 +69,7 @@ class _PatientOutput(io.TextIOBase):
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         # A terminal may not know every character.
         shown = text.encode(encoding, "replace").decode(encoding)
+        shown = "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in shown)
         self._attempt(lambda stream: stream.write(shown))
         return len(text)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -27,7 +29,8 @@ from .training import RECIPES, freeze_backbone, parameter_groups, trainable
 
 __all__ = ["EXERCISES", "STRICT", "Exercise", "Verdict", "as_described", "check", "check_notebook"]
 
-MARKER = "verdict:"  # begins the lines in which a child process reports
+LARGEST = 10**8  # bytes of a notebook; the largest chapter has 1.4 million, with all its figures
+MEMORY = 8 * 10**9  # bytes for the answers of a notebook; PyTorch on its own takes one eighth of it
 STRICT = "RESNET_TUTORIAL_STRICT"  # set where the book is built or tested
 
 
@@ -229,8 +232,8 @@ def check_notebook(
 ) -> list[Verdict]:
     r"""Judge the answers in a notebook, by default the chapter's in this folder or in one right below it.
 
-    The answers are run, as they would be in the notebook. With a limit in ``seconds`` for all of them they
-    run in another process: an answer that does not end, or ends the program, leaves the others' verdicts.
+    The answers are run, as they would be in the notebook. With ``seconds`` they run in another process: an
+    answer that is not judged within them, ends the program or fills the memory leaves the others' verdicts.
 
     Raises:
         FileNotFoundError: If there is no such notebook.
@@ -259,28 +262,35 @@ def check_notebook(
 def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
     """Judge one answer after the other in another process; after an answer that ends it, in the next."""
     verdicts: list[Verdict] = []
-    while rest := EXERCISES[chapter][len(verdicts) :]:
-        program = "import sys; from resnet_tutorial import exercises; exercises._report(*sys.argv[1:])"
-        command = [sys.executable, "-c", program, str(chapter), str(path), rest[0].number]
-        try:
-            out = subprocess.run(
-                command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=seconds
-            ).stdout
+    program = "import sys; from resnet_tutorial import exercises; exercises._report(*sys.argv[1:])"
+    nowhere = subprocess.DEVNULL  # an answer may print for ever
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder, "verdicts")
+        while rest := EXERCISES[chapter][len(verdicts) :]:
+            told.write_text("")
+            command = [sys.executable, "-c", program, str(chapter), str(path), rest[0].number, str(told)]
             problem = "it ended the program"
-        except subprocess.TimeoutExpired as error:
-            out, problem = error.stdout or b"", f"it did not end within {seconds:g} seconds"
-        lines = [line for line in out.decode(errors="replace").splitlines() if line.startswith(MARKER)]
-        states = [json.loads(line.removeprefix(MARKER)) for line in lines][: len(rest)]
-        verdicts += [Verdict(exercise, *state) for exercise, state in zip(rest, states, strict=False)]
-        if len(states) < len(rest):
-            verdicts.append(Verdict(rest[len(states)], "failed", problem))
+            try:
+                subprocess.run(command, timeout=seconds, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+            except subprocess.TimeoutExpired:
+                problem = f"it did not end within {seconds:g} seconds"
+            states = [json.loads(line) for line in told.read_text().splitlines()]
+            verdicts += [Verdict(exercise, *state) for exercise, state in zip(rest, states, strict=False)]
+            if len(states) < len(rest):
+                verdicts.append(Verdict(rest[len(states)], "failed", problem))
     return verdicts
 
 
-def _report(chapter: str, path: str, first: str) -> None:
+def _report(chapter: str, path: str, first: str, told: str) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not on Windows; or there is a lower limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     numbers = [exercise.number for exercise in EXERCISES[int(chapter)]]
     for verdict in _judged(EXERCISES[int(chapter)][numbers.index(first) :], Path(path)):
-        print(f"\n{MARKER}{json.dumps([verdict.state, verdict.help])}", flush=True)
+        with open(told, "a") as file:
+            print(json.dumps([verdict.state, verdict.help]), file=file)
+        gc.collect()  # what one answer has taken is the next one's
 
 
 def _judged(exercises: Iterable[Exercise], path: Path) -> Iterator[Verdict]:
@@ -292,8 +302,10 @@ def _judged(exercises: Iterable[Exercise], path: Path) -> Iterator[Verdict]:
 
 def _read(path: Path) -> tuple[dict[str, str], list[str]]:
     """Return the answers in a notebook by number, and the code before its exercises; run nothing."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} has more than {LARGEST // 10**6} MB: clear its output, and save it")
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(path.read_bytes())["cells"]
         read = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     except (ValueError, KeyError, TypeError, IsADirectoryError, RecursionError):
         raise ValueError(f"{path} is not a notebook: give the .ipynb file with your answers") from None
@@ -338,8 +350,12 @@ def _judge(exercise: Exercise, source: str | None, namespace: dict[str, Any]) ->
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             given = _value(source, dict(namespace))
-    except (Exception, SystemExit) as error:
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
+    except KeyboardInterrupt:  # the reader's
+        raise
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        if isinstance(error, MemoryError):
+            message = f"it takes too much memory, more than {MEMORY // 10**9} GB"
         if isinstance(error, NameError):
             message += " (only the chapter's imports and definitions are there: make the rest in the cell)"
         return Verdict(exercise, "failed", message)

@@ -235,8 +235,9 @@ def claimed(
             if resume and out / state not in found:
                 raise ValueError(f"no checkpoint at {out / state}: start the run without --resume")
             if found and not (resume or overwrite):
+                onward = "go on with it (--resume), " if out / state in found and state != final else ""
                 raise ValueError(
-                    f"{out} holds the results of an earlier run: go on with it (--resume), "
+                    f"{out} holds the results of an earlier run: {onward}"
                     "choose another folder (--out), or replace them (--overwrite)"
                 )
             if found and not resume:

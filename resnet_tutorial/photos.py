@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ __all__ = [
 
 CIFAR_DATA = ("sample", "cifar10")  # names that stand for no folder
 LIST = "parts.csv"  # beside the weights
+FORMULA = re.compile(r"\A[=+\-@\t\r].", re.DOTALL)  # a class may be called "+"
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,8 @@ def what_is_there(parts: Mapping[str, Split]) -> str:
 def write_table(path: Path, rows: list[tuple[Path, list[tuple[str, float]]]]) -> None:
     """Write predictions as CSV: a line for each file, with its likeliest classes and their probabilities.
 
+    What a spreadsheet would take for a formula begins with ``./``, if it is a file, or an apostrophe (OWASP).
+
     Example:
         >>> write_table(Path("answers.csv"), [(Path("1.jpg"), [("cat", 0.75), ("dog", 0.25)])])
         >>> Path("answers.csv").read_text().splitlines()
@@ -262,6 +266,7 @@ def write_table(path: Path, rows: list[tuple[Path, list[tuple[str, float]]]]) ->
     places = range(1, len(rows[0][1]) + 1)
     table.writerow(["file", *(f"{what}_{k}" for k in places for what in ("class", "probability"))])
     for file, best in rows:
-        table.writerow([file, *(cell for name, share in best for cell in (name, f"{share:.4f}"))])
+        cells = [cell for name, share in best for cell in (FORMULA.sub(r"'\g<0>", name), f"{share:.4f}")]
+        table.writerow([FORMULA.sub(r"./\g<0>", str(file)), *cells])
     with atomic(path) as written:
         written.write(text.getvalue().encode(errors="surrogateescape"))

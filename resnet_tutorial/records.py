@@ -18,7 +18,7 @@ import torch
 from . import models
 from .data import Split
 from .evaluation import Predictions, predict, report
-from .files import atomic, refuse_unwritable
+from .files import atomic, read_sized, refuse_unwritable
 from .runtime import source_version
 from .training import RECIPES, History, Recipe, Row
 
@@ -30,6 +30,7 @@ __all__ = [
 # fmt: on
 
 CIFAR10_SIZE = 32  # pixels
+LARGEST = 10**8  # bytes of a record; those of the book have up to 100,000
 MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
 
 
@@ -75,7 +76,7 @@ class _Recorded:
         """Read a record; ``ValueError`` if it is damaged, of another kind, or its name is not the file's."""
         path = Path(path)
         try:
-            record = cls(**json.loads(path.read_text(encoding="utf-8")))
+            record = cls(**json.loads(read_sized(path, LARGEST)))
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a {cls.__name__}: {error}") from None
         if record.format != 1 or record.name != path.stem:
@@ -288,7 +289,7 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
         (0, [2.5, 3.5])
     """
     paths = sorted(Path(folder).glob("*.json"))
-    runs = [path for path in paths if '"recipe"' in path.read_text(encoding="utf-8")]
+    runs = [path for path in paths if b'"recipe"' in read_sized(path, LARGEST)]
     return list(map(Run.load, runs)), [Measurement.load(path) for path in paths if path not in runs]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 import zipfile
@@ -11,9 +10,12 @@ from pathlib import Path
 
 from . import models
 from .data import Split
+from .files import read_sized
 from .training import History
 
 __all__ = ["miss_best", "refuse_foreign"]
+
+LARGEST = 10**8  # bytes of a report or record: with 1,000 classes it has 8 million
 
 
 def refuse_foreign(path: Path | None, *, what: str) -> None:
@@ -29,14 +31,14 @@ def refuse_foreign(path: Path | None, *, what: str) -> None:
         Traceback (most recent call last):
         ValueError: answers.csv is there and is no earlier table: give another name, or remove it
     """
-    if path is not None and path.is_file() and (content := path.read_bytes()) and not KINDS[what](content):
+    if path is not None and path.is_file() and path.stat().st_size and not KINDS[what](path):
         raise ValueError(f"{path} is there and is no earlier {what}: give another name, or remove it")
 
 
-def _json_of(*keys: str) -> Callable[[bytes], bool]:
-    def ours(content: bytes) -> bool:
+def _json_of(*keys: str) -> Callable[[Path], bool]:
+    def ours(path: Path) -> bool:
         try:
-            found = json.loads(content)
+            found = json.loads(read_sized(path, LARGEST))
         except (ValueError, RecursionError):
             return False
         return isinstance(found, dict) and found.keys() >= {*keys}
@@ -44,21 +46,29 @@ def _json_of(*keys: str) -> Callable[[bytes], bool]:
     return ours
 
 
-def _logits(content: bytes) -> bool:
+def _logits(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+        with zipfile.ZipFile(path) as parts:
             return {"logits.npy", "classes.npy"} <= {*parts.namelist()}
     except zipfile.BadZipFile:
         return False
 
 
-KINDS: dict[str, Callable[[bytes], bool]] = {
+def _begins(start: bytes) -> Callable[[Path], bool]:
+    def ours(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.read(len(start)) == start
+
+    return ours
+
+
+KINDS: dict[str, Callable[[Path], bool]] = {
     "report": _json_of("accuracy", "n"),
     "record": _json_of("format", "name", "test"),
     "logits": _logits,
-    "table": lambda content: content.startswith(b"file,class_1,"),
+    "table": _begins(b"file,class_1,"),
     # ONNX is a message whose first field, a number, is the version of the format.
-    "ONNX network": lambda content: content.startswith(b"\x08"),
+    "ONNX network": _begins(b"\x08"),
 }
 
 

@@ -104,6 +104,9 @@ ARGUMENTS = [
             ("grad_clip=-1", "grad_clip"),
             ("views=luck", "views"),
             ("weight_decay=-1", "weight_decay"),
+            ("lr=" + "-" * 4001, "lr"),
+            ("lr=" + "9" * 400, "lr"),
+            ("lr={[]:1}", "lr"),
         )
     ],
     *[
@@ -369,6 +372,12 @@ def many_images(path: Path) -> None:
         np.savez(file, train_images=np.zeros(MANY, np.float32))
 
 
+def film(folder: Path) -> None:
+    """A file of a gigabyte that takes no room."""
+    (folder / "film.mkv").touch()
+    os.truncate(folder / "film.mkv", 10**9)
+
+
 LYING = [
     *[
         (NAME, "small.safetensors", content("small.safetensors", start + bytes(100)))
@@ -387,14 +396,31 @@ LYING = [
     (FOREIGN, "w.pt", pickled(**{"conv1.weight": torch.zeros(1).expand(10**5, 10**5, 3, 3)})),
     (FOREIGN, "w.pt", pickled(**{"fc.bias": torch.zeros(1).expand(10**12)})),
     (FOREIGN, "w.pt", pickled(x=3)),
+    (FOREIGN, "w.pt", pickled(x=torch.eye(2).to_sparse())),
+    (FOREIGN, "w.pt", pickled(**{"conv1.weight": torch.empty(16, 3, 3, 3, device="meta")})),
+    (FOREIGN, "w.pt", pickled(**{"fc.bias": torch.zeros(2).to(torch.float8_e4m3fn)})),
+    (FOREIGN, "w.pt", lambda folder: torch.save({0: torch.ones(2)}, folder / "w.pt")),
     (FOREIGN, "w.pt", swollen("w.pt", many_weights)),
     (RESUME, "checkpoint.pt", swollen("run/checkpoint.pt", many_sums)),
+    (f"{NAME} --csv film.mkv", "no earlier table", film),
+    (f"{LOOK} --json film.mkv", "no earlier report", film),
+    (f"{LOOK} --logits film.mkv", "no earlier logits", film),
+    ("export small.safetensors film.mkv", "no earlier ONNX network", film),
+    ("check 3 --notebook film.mkv", "more than 100 MB", film),
 ]
 
 
 def batch(**changes: Any) -> bytes:
     """One file of CIFAR-10 in Python, with one image."""
     return pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]} | changes, protocol=2)
+
+
+def nested() -> list[Any]:
+    """A hundred million numbers in a pickle of two kilobytes."""
+    values: list[Any] = [0]
+    for _ in range(4):
+        values = [values] * 100
+    return values
 
 
 def batches(what: bytes, suffix: str = "") -> Callable[[Path], None]:
@@ -419,14 +445,14 @@ def sparse(path: str, size: int) -> Callable[[Path], None]:
     return spoil
 
 
-def archive(size: int, *members: str) -> Callable[[Path], None]:
+def archive(size: int, *members: str, kind: bytes = tarfile.REGTYPE) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (folder / "data").mkdir()
         path = folder / "data" / "cifar-10-python.tar.gz"
         with open("/dev/zero", "rb") as zeros, tarfile.open(path, "w:gz", compresslevel=1) as parts:
             for name in members:
                 info = tarfile.TarInfo(name)
-                info.size = size
+                info.size, info.type = size, kind
                 parts.addfile(info, zeros if size else None)
 
     return spoil
@@ -479,6 +505,8 @@ DATA = [
     (CIFAR, TGZ, archive(0, "a", "b")),
     (CIFAR, TGZ, archive(4 * MANY, "cifar-10-batches-py/data_batch_1")),
     (CIFAR, TGZ, archive(MANY, "something/else")),
+    (CIFAR, TGZ, archive(4 * MANY, "a long name", kind=tarfile.GNUTYPE_LONGNAME)),
+    (CIFAR, TGZ, archive(4 * MANY, "a long header", kind=tarfile.XHDTYPE)),
     (CIFAR, TGZ, made(TGZ)),
     (CIFAR, TGZ, pipe(TGZ)),
     *[
@@ -500,6 +528,12 @@ DATA = [
             batch(labels=[10**9]),
             batch(labels=["x"]),
             batch(labels=[]),
+            batch(labels=nested()),
+            batch(data=nested()),
+            b"\x80\x02Nr\xff\xff\xff\x0f.",  # the last place of a list that is made for it, of 4 GB
+            # An array of 1 GB of references, and a letter that becomes two 28 times.
+            b"\x80\x02cnumpy\nndarray\n(J\x00\x00\x00\x08\x85X\x01\x00\x00\x00OtR.",
+            b"\x80\x02c_codecs\nencode\nq\x00C\x01aq\x01" + b"h\x00h\x01\x8c\x03hex\x86Rq\x01" * 28 + b".",
             # An array that is said to have 64 GB, of which the file has nothing.
             b"\x80\x02}(X\x04\x00\x00\x00datacnumpy\nndarray\n(J\x00\x00\x00\x01M\xff\x0ft\x85RX\x06\x00\x00\x00labels]u.",
         )
@@ -586,10 +620,10 @@ CHECKPOINTS = [
     (RESUME, "checkpoint.pt", state(**{name: value}))
     for name, values in {
         "rows": ([], [{}], [1], "x", None, {}),
-        "identity": (None, [], {}, "x", {"seed": 1}),
+        "identity": (None, [], {}, "x", {"seed": 1}, {"seed": torch.zeros(2)}),
         "step": (10**9, -1, 0, "1", None, 1.0, True),
         "seconds": (float("nan"), float("inf"), -1, "x", None),
-        "sums": (torch.zeros(2), None),
+        "sums": (torch.zeros(2), torch.zeros(6, dtype=torch.int64), torch.zeros(6, device="meta"), None),
         "model": ({}, None),
         "optimizer": ({}, None),
         "torch_generator": (torch.zeros(3), None),
@@ -598,6 +632,39 @@ CHECKPOINTS = [
         "row_lr": (None, "x"),
     }.items()
     for value in values
+]
+
+
+def optimizer(spoil: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Another state of the optimiser in the checkpoint."""
+
+    def spoil_file(folder: Path) -> None:
+        path = folder / "run" / "checkpoint.pt"
+        fields = torch.load(path, weights_only=True)
+        spoil(fields["optimizer"])
+        torch.save(fields, path)
+
+    return spoil_file
+
+
+def momentum(value: object) -> Callable[[Path], None]:
+    return optimizer(lambda part: part["state"][0].update(momentum_buffer=value))
+
+
+def option(**changes: Any) -> Callable[[Path], None]:
+    return optimizer(lambda part: part["param_groups"][0].update(changes))
+
+
+CHECKPOINTS += [
+    (RESUME, "checkpoint.pt", spoil)
+    for spoil in (
+        momentum(torch.zeros(2)),
+        momentum(torch.zeros(1).expand(10**11)),
+        momentum("x"),
+        option(momentum=0.5),
+        option(weight_decay=torch.zeros(2)),
+        option(params=[0, 0, 0]),
+    )
 ]
 KINDS = {
     "arguments": ARGUMENTS,

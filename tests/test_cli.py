@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import errno
 import io
 import json
@@ -11,13 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnet_tutorial import cli, commands, data, models
+from resnet_tutorial import cli, commands, data, evaluation, exercises, models
 from resnet_tutorial.data import CIFAR10, Preprocess
 from resnet_tutorial.training import fit
 
@@ -564,8 +567,63 @@ def test_out_of_memory_says_what_to_take_less_of(photos, tmp_path, capsys, monke
 
     monkeypatch.setattr(commands, "fit", full)
     assert "out of memory: take a --batch-size below 4" in refusal(capsys, *quick(photos, tmp_path / "run"))
-    monkeypatch.setattr(commands.evaluation, "predict", full)
-    assert "out of memory" in refusal(capsys, "evaluate", "cifar10")
+    for module, name in ((evaluation, "predict"), (evaluation, "export_onnx"), (exercises, "check_notebook")):
+        monkeypatch.setattr(module, name, full)
+    picture = photos / "cold" / "00.png"
+    for command, advice in (
+        (["evaluate", "cifar10"], "take smaller images (--size), or --device cpu"),
+        (["predict", picture], "take smaller images (--size), or --device cpu"),
+        (["export", "cifar10", tmp_path / "a.onnx"], "take smaller images (--size)"),
+        (["check", 3], "close other programs, or take a machine that has more"),
+    ):
+        assert refusal(capsys, *command).endswith(f"out of memory: {advice}")
+
+
+@pytest.mark.parametrize("status", ["CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_a_library_without_memory_is_told_as_such(weights, photos, capsys, monkeypatch, status):
+    """CUDA's libraries have an error of their own, which ended in a traceback."""
+
+    def full(*args, **options):
+        raise RuntimeError(f"CUDA error: {status} when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(evaluation, "predict", full)
+    assert "out of memory: take smaller images" in refusal(capsys, "evaluate", weights, "--data", photos)
+
+
+def odd_network(folder, *classes):
+    model = models.cifar_resnet(8, width=4, num_classes=2)
+    about = {"classes": classes, "normalize": CIFAR10, **Preprocess().stored()}
+    return models.save_model(folder / "odd.safetensors", model, **about)
+
+
+def test_results_have_nothing_that_a_terminal_obeys(photos, tmp_path, capsys):
+    """A class of somebody's network set the window's title, a file's name cleared the screen."""
+    names = ("a\x1b]0;x\x07", "b\x9b2Jü\n2.png: dog 100.0%\u202e")
+    path = odd_network(tmp_path, *names)
+    for folder, name in zip(sorted(photos.iterdir()), names, strict=True):
+        folder.rename(photos / name)
+    picture = photos / names[0] / "\x1b[2J.png"
+    (photos / names[0] / "00.png").rename(picture)
+    assert run("predict", picture, "--weights", path) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and " [2J.png: " in printed
+    assert run("evaluate", path, "--data", photos) == 0
+    printed += capsys.readouterr().out
+    assert "a ]0;x  " in printed and "b 2Jü " in printed and "\n2.png" not in printed
+    assert all(letter.isprintable() or letter == "\n" for letter in printed)
+
+
+def test_a_table_has_no_formulas(photos, tmp_path):
+    """A class of somebody's network was a link in the reader's spreadsheet; "+" is a class like others."""
+    path = odd_network(tmp_path, '=HYPERLINK("http://example.org")', "+")
+    shutil.copytree(photos / "cold", tmp_path / "@cold")
+    with contextlib.chdir(tmp_path):
+        assert run("predict", "@cold", "--weights", path, "--csv", "a.csv") == 0
+        rows = list(csv.DictReader(Path("a.csv").read_text().splitlines()))
+        assert len(rows) == 6 and all(Path(row["file"]).is_file() for row in rows)
+    assert all(row["file"].startswith("./@cold/") for row in rows)
+    found = {row[name] for row in rows for name in ("class_1", "class_2")}
+    assert found == {'\'=HYPERLINK("http://example.org")', "+"}
 
 
 def test_compiling_without_a_compiler_is_refused_in_one_line(photos, tmp_path, capsys, monkeypatch):

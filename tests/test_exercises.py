@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnet_tutorial import exercises
+from resnet_tutorial import cli, exercises
 from resnet_tutorial.exercises import EXERCISES, STRICT, as_described, check
 
 BOOK = Path(__file__).parent.parent / "book"
@@ -92,6 +98,13 @@ def notebook(folder: Path, chapter: int, *sources: str) -> Path:
 
 def answer(number: str, source: str) -> str:
     return f"# Your answer to Exercise {number}\n{source}"
+
+
+def only(folder: Path, answers: dict[str, str]) -> Path:
+    """A notebook of nothing but answers."""
+    cells = [{"cell_type": "code", "source": answer(number, text)} for number, text in answers.items()]
+    (folder / "mine.ipynb").write_text(json.dumps({"cells": cells}))
+    return folder / "mine.ipynb"
 
 
 def judge(folder: Path, number: str, source: str) -> exercises.Verdict:
@@ -219,13 +232,79 @@ def test_an_answer_that_never_ends_or_ends_the_program_leaves_the_other_verdicts
     """`exit()` printed nothing, with status 0; a loop without an end hung the terminal."""
     answers = {"3.1": "while True: pass", "3.2": RIGHT["3.2"], "3.3": "import os; os._exit(0)"}
     answers |= {"3.5": "exit()", "3.6": "%matplotlib inline\n" + RIGHT["3.6"]}
-    sources = [f"# Your answer to Exercise {number}\n{text}" for number, text in answers.items()]
-    cells = [{"cell_type": "code", "source": source} for source in sources]
-    (tmp_path / "mine.ipynb").write_text(json.dumps({"cells": cells}))
-    verdicts = exercises.check_notebook(3, tmp_path / "mine.ipynb", seconds=20)
+    verdicts = exercises.check_notebook(3, only(tmp_path, answers), seconds=20)
     assert [verdict.state for verdict in verdicts] == ["failed", "right", "failed", "failed", "right"]
     assert "did not end within 20 seconds" in repr(verdicts[0])
     assert "ended the program" in repr(verdicts[2]) and "SystemExit" in repr(verdicts[3])
+
+
+def test_an_answer_cannot_fill_the_memory(tmp_path):
+    """A list that grows for ever took all memory there is, and what an answer printed filled `check`."""
+    pytest.importorskip("resource")  # not on Windows
+    grows = f"def f(): pass\nx = []\nfor k in range(30_000): x.append(bytes(10**6))\n{RIGHT['3.1']}"
+    prints = f"import os\nfor k in range(300): os.write(1, bytes(10**6))\n{RIGHT['3.3']}"
+    answers = {"3.1": grows, "3.2": RIGHT["3.2"], "3.3": prints, "3.5": f"raise ValueError('x' * {10**8})"}
+    tracemalloc.start()
+    verdicts = exercises.check_notebook(3, only(tmp_path, answers), seconds=60)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [verdict.state for verdict in verdicts] == ["failed", "right", "right", "failed", "missing"]
+    assert "takes too much memory, more than 8 GB" in verdicts[0].help
+    assert len(verdicts[3].help) < 300 and taken < 10**7
+
+
+def test_an_answer_that_raises_whatever_it_likes_prints_no_traceback(tmp_path, capfd):
+    """`raise KeyboardInterrupt` filled the terminal with lines of this package."""
+    answers = {"3.1": "raise KeyboardInterrupt", "3.2": RIGHT["3.2"]}
+    answers["3.3"] = "class Odd(BaseException): pass\nraise Odd('x')"
+    verdicts = exercises.check_notebook(3, only(tmp_path, answers), seconds=60)
+    assert [verdict.state for verdict in verdicts][:3] == ["failed", "right", "failed"]
+    assert "it ended the program" in verdicts[0].help and verdicts[2].help == "Odd: x"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_ends_the_check_and_the_answer(tmp_path):
+    """An answer that catches everything must not go on when its reader has gone."""
+    loop = "while True:\n    try:\n        while True: Path('alive').touch()\n    except BaseException: pass"
+    path = only(tmp_path, {"3.1": f"from pathlib import Path\n{loop}"})
+    command = [sys.executable, "-m", "resnet_tutorial", "check", "3", "--notebook"]
+    process = subprocess.Popen(
+        [*command, path],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(1000):
+        if (tmp_path / "alive").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "resnet-tutorial: interrupted\n")
+    assert process.returncode == 130
+    (tmp_path / "alive").unlink()
+    time.sleep(1)
+    assert not (tmp_path / "alive").exists()
+
+
+def test_the_limits_that_help_tells_are_those_that_hold(tmp_path, monkeypatch, capsys):
+    """Nobody knew how long an answer may take, until it was stopped."""
+    with pytest.raises(SystemExit):
+        cli.main(["check", "--help"])
+    told = capsys.readouterr().out
+    limits = []
+    monkeypatch.setattr(exercises, "check_notebook", lambda *args, seconds: limits.append(seconds) or [])
+    assert cli.main(["check", "3"]) == 0
+    assert f"{limits[0]} seconds" in told and f"{exercises.MEMORY // 10**9} GB" in told
+
+
+def test_a_notebook_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    """It was read to its end, and then refused."""
+    path = only(tmp_path, {"3.2": RIGHT["3.2"]})
+    monkeypatch.setattr(exercises, "LARGEST", 50)
+    with pytest.raises(ValueError, match=r"mine\.ipynb has more than 0 MB: clear its output"):
+        exercises.check_notebook(3, path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "null", "{", '{"cells": [{"cell_type": 1}]}'])

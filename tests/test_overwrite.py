@@ -68,6 +68,21 @@ def test_an_unfinished_run_is_replaced_and_not_the_finished_one_before_it(out):
     assert seen(out) == OLD
 
 
+def test_results_in_the_way_are_resumed_only_where_there_is_a_checkpoint(out):
+    """`--method head` a second time: the message named --resume, which that method then refused."""
+    for state, final, goes_on in (("run.pt", "net.pt", True), ("net.pt", "net.pt", False)):
+        options = {"state": state, "final": final, "resume": False, "overwrite": False}
+        told = pytest.raises(ValueError, match="holds the results of an earlier run")
+        with told as refused, claimed(out, NAMES, **options):
+            pass
+        assert ("--resume" in str(refused.value)) == goes_on and "--overwrite" in str(refused.value)
+    (out / "run.pt").unlink()
+    told = pytest.raises(ValueError, match="earlier run: choose another folder")
+    with told, claimed(out, NAMES, resume=False, overwrite=False, **OPTIONS):
+        pass
+    assert set(seen(out)) >= {"net.pt", "log"}
+
+
 def test_without_a_checkpoint_nothing_is_promised(out):
     """Ctrl-C in the first step promised a --resume that was then refused."""
     assert "--resume" not in attempt(out, error=KeyboardInterrupt(), write=())

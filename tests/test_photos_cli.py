@@ -13,7 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from resnet_tutorial import cli, models
+from resnet_tutorial import cli, models, training
 from resnet_tutorial.data import CIFAR10, PartList, load_folder
 from resnet_tutorial.evaluation import Predictions
 
@@ -238,6 +238,25 @@ def test_bad_input_is_one_line(photos, trained, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
     shutil.rmtree(photos)
     assert "is not a directory" in refusal(capsys, "evaluate", trained)
+
+
+def test_a_fault_after_the_training_gives_the_earlier_results_back(photos, tmp_path, monkeypatch):
+    """A disk full between two files: the old network was dropped, the new one had no list of parts."""
+    out = tmp_path / "run"
+    words = ["finetune", "--data", photos, "--method", "head", "--out", out, *ALONE]
+    assert run(*words) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 4
+
+    def full(*args, **options):
+        raise ValueError("no space left")
+
+    places = (training.History, "save"), (training.History, "save_csv"), (PartList, "save")
+    for place, name in (*places, (models, "save_model")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, full)
+            assert run(*words, "--seed", 1, "--overwrite") == 2
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before, name
 
 
 def test_an_exported_network_is_the_same(photos, trained, tmp_path, capsys):

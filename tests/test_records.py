@@ -196,7 +196,7 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path, other):
     assert by_seed([first, dataclasses.replace(second, **other)])[0] == [first]
 
 
-def test_a_table_needs_rows_of_one_length(tmp_path):
+def test_a_table_needs_rows_of_one_length(tmp_path, monkeypatch):
     table = Measurement(
         name="speed", command="x", setup={}, title="t", columns=["a", "b"], rows=[[1, 2]], notes=[]
     )
@@ -207,6 +207,9 @@ def test_a_table_needs_rows_of_one_length(tmp_path):
         dataclasses.replace(table, rows=[[1]]).check()
     with pytest.raises(ValueError, match="is not a Run"):
         Run.load(tmp_path / "speed.json")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"speed\.json has .* at most 9 are"):
+        patch.setattr(records, "LARGEST", 9)
+        Measurement.load(tmp_path / "speed.json")
     made = record(tmp_path)
     made.save(tmp_path)
     assert load_all(tmp_path) == ([made], [table])

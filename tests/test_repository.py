@@ -92,20 +92,60 @@ def test_commands_in_the_makefile_are_explained():
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TRIGGERS = {"push", "pull_request", "schedule", "workflow_dispatch"}  # by others strangers get rights
+
+
+def risks(text: str) -> list[str]:
+    """What in a workflow could run code that nobody read, or lend it a right."""
+    content = yaml.safe_load(text)
+    found = [f"on {name}" for name in {*content[True]} - TRIGGERS]  # YAML takes "on" for a truth value
+    if content["permissions"] != {"contents": "read"}:
+        found.append("rights for all jobs")
+    for job in content["jobs"].values():
+        rights = job.get("permissions", {})
+        if not isinstance(rights, dict):  # such as write-all
+            found.append("every right")
+        for step in job["steps"]:
+            uses, runs = step.get("uses", ""), step.get("run", "")
+            if uses and not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", uses):
+                found.append(f"{uses} may change")
+            if uses.startswith("actions/checkout@") and step["with"].get("persist-credentials") is not False:
+                found.append("the token stays in what is checked out")
+            if "${{" in runs:  # the title of a pull request is a command: in env it is a text
+                found.append("a text becomes part of a command")
+            built = re.search(r"checkout|setup-|\b(make|pip|python3?|npm)\b|\.ci/", uses + runs)
+            if built and "write" in str(rights):
+                found.append("code that may write")
+    return found
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_run_what_was_read_and_may_do_no_more_than_they_need(path):
     """A tag of an action that is moved to other code; a token that a test could use to push."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert content["permissions"], "what is not listed is not allowed"
-    steps = [step for job in content["jobs"].values() for step in job["steps"] if "uses" in step]
-    for step in steps:
-        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
-        if step["uses"].startswith("actions/checkout@"):
-            assert step["with"]["persist-credentials"] is False
-    writes = [name for name, right in content["permissions"].items() if right == "write"]
-    assert not writes or path.name == "pages.yml"
+    text = path.read_text(encoding="utf-8")
+    assert risks(text) == []
+    assert ": write" not in text or path.name == "pages.yml"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "risk"),
+    [
+        ("  workflow_dispatch:", "  pull_request_target:", "on pull_request_target"),
+        ("  contents: read", "  contents: write", "rights for all jobs"),
+        ("permissions:\n  contents: read", "permissions: write-all", "rights for all jobs"),
+        ("  build:\n", "  build:\n    permissions: write-all\n", "every right"),
+        ("  build:\n", "  build:\n    permissions: {contents: write}\n", "code that may write"),
+        ("@d6db90164ac5ed86f2b6aed7e0febac5b3c0c03e", "@v4", "actions/deploy-pages@v4 may change"),
+        ("persist-credentials: false", "fetch-depth: 0", "the token stays in what is checked out"),
+        ("make book", 'echo "${{ github.event.head_commit.message }}"', "a text becomes part of a command"),
+        ("$TOKEN", "${{ github.token }}", "a text becomes part of a command"),
+        ("cd notebooks", "make book", "code that may write"),
+    ],
+)
+def test_a_workflow_that_lends_rights_is_found(old, new, risk):
+    """A check that finds nothing anywhere is none."""
+    text = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
+    assert old in text and risk in risks(text.replace(old, new))
 
 
 def functions(path: Path) -> set[str]:

@@ -177,9 +177,11 @@ def _has_results(folder: Path) -> bool:
 
 def walk(folder: Path) -> Iterator[Path]:
     """Give all that is in a directory and its subfolders, by name; links to directories are not followed."""
-    for entry in _visible(folder):
+    waiting = _visible(folder)[::-1]  # the next one is the last; Python's own stack ends at 1,000 folders
+    while waiting:
+        entry = waiting.pop()
         if entry.is_dir() and not entry.is_symlink():
-            yield from walk(entry)
+            waiting += _visible(entry)[::-1]
         else:
             yield entry
 

@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +27,11 @@ IMAGE_SUFFIXES = (
     ".jp2", ".avif", *HEIF_SUFFIXES, *RAW_SUFFIXES,
 )
 # fmt: on
+# Their names in Pillow. With all kinds that it knows, it would run Ghostscript on an EPS that is called .png.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 LARGE = 1_000_000  # pixels of a picture that takes long to decode
+HUGE = 25_000_000  # pixels of a picture that takes 100 to 500 MB; those of most cameras have fewer
+ONE_BY_ONE = Lock()
 AT_ONCE = 512  # pictures that are read ahead: 80 MB at 224 pixels
 
 
@@ -45,6 +51,8 @@ def load_image(path: str | os.PathLike[str], *, size: int | Preprocess = 32) -> 
     antialiasing (bicubic), which equals bringing the shorter side to ``size`` and cropping the centre; a
     ``Preprocess`` says all of it. A JPEG of more than a megapixel is decoded at a half, a quarter or an
     eighth of its size if that leaves at least twice what is needed. Of an animation the first frame counts.
+    A picture has at most 178 megapixels; of those that are decoded to more than 25 there is one at a time in
+    memory, where it takes up to 3.5 GB.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -86,24 +94,36 @@ def read_picture(path: Path, how: Preprocess) -> Picture:
             raise ValueError("HEIC: export it as JPEG, or pip install pillow-heif")
         if path.suffix.lower() in RAW_SUFFIXES:
             raise ValueError("raw data of a camera: export it as JPEG")
-        with Image.open(path) as picture:
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
             width, height = picture.size
-            if width * height > LARGE:
+            pixels = width * height
+            if pixels > LARGE:
                 factor = 2 * how.resize / min(width, height)  # smaller, and the result would be another one
                 picture.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))  # of a JPEG only
-            upright, largest = _as_rgb(ImageOps.exif_transpose(picture), how.white)
-        width, height = upright.size
-        side = min(width, height) * how.size / how.resize
-        left, top = (width - side) / 2, (height - side) / 2
-        square = (how.size, how.size), how.resampling, (left, top, left + side, top + side)
-        return Picture(np.array(upright.resize(*square)), "", largest)
+                if not picture.info.get("progressive"):  # of those the decoder keeps all of it
+                    pixels = math.prod(picture.size)
+            with ONE_BY_ONE if pixels > HUGE else nullcontext():
+                return _square(picture, how)
     except Exception as error:  # decoders raise whatever they like on a broken file
         return Picture(None, f"cannot read the picture {path}: {_reason(error)}", 0)
 
 
+def _square(picture: Image.Image, how: Preprocess) -> Picture:
+    """Decode an open picture and cut the square out of it."""
+    picture.load()
+    ImageOps.exif_transpose(picture, in_place=True)
+    upright, largest = _as_rgb(picture, how.white)
+    width, height = upright.size
+    side = min(width, height) * how.size / how.resize
+    left, top = (width - side) / 2, (height - side) / 2
+    square = (how.size, how.size), how.resampling, (left, top, left + side, top + side)
+    return Picture(np.array(upright.resize(*square)), "", largest)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is no picture that Pillow knows"
+        return "it is no picture of a known kind: save it as JPEG or PNG"
     if isinstance(error, Image.DecompressionBombError):
         count = int((re.findall(r"\d+", str(error)) or ["0"])[0])
         return f"it has {count / 1e6:.0f} megapixels: save a smaller copy, of at most 178"
@@ -126,13 +146,17 @@ def _as_rgb(picture: Image.Image, white: int) -> tuple[Image.Image, int]:
     if picture.mode == "F":
         raise ValueError("its pixels are floats without a known range; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):  # 16-bit grey: I;16, or I in older versions of Pillow
-        values = np.asarray(picture).astype(np.int64)
+        values = np.asarray(picture)
         if values.min() < 0 or values.max() > WHITE:
             raise ValueError("its pixels have more than 16 bits; save it with 8 or 16 bits")
         # Pillow's own conversion would clip at 255 and leave a white picture.
-        shown = np.rint(values.clip(max=white) * (255 / white)).astype(np.uint8)
-        return Image.fromarray(shown).convert("RGB"), int(values.max())
+        shown = np.rint(np.arange(WHITE + 1).clip(max=white) * (255 / white)).astype(np.uint8)
+        return Image.fromarray(shown[values]).convert("RGB"), int(values.max())
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
+        layer = _converted(picture, "RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), 0
-    return picture.convert("RGB"), 0
+    return _converted(picture, "RGB"), 0
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    return picture if picture.mode == mode else picture.convert(mode)  # else it would be copied

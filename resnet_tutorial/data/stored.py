@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -23,13 +24,18 @@ from .pictures import Picture, read_pictures
 from .preprocess import Preprocess
 
 Key = tuple[str, int, int]  # path, size and time of change of a picture
+DIGEST = 16  # bytes of a hash
 
 
 class Handle:
-    """An open file that closes with the last object that holds it, and stays open whatever takes its name."""
+    """An open file that closes with the last object that holds it, and stays open whatever takes its name.
 
-    def __init__(self, number: int) -> None:
-        self.number = os.dup(number)
+    It also knows which images in it were compared with their hashes: once is enough, at the first reading.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.number, self.name = os.dup(file.fileno()), file.name
+        self.checked: set[int] = set()
 
     def __del__(self) -> None:
         os.close(self.number)
@@ -40,7 +46,7 @@ class Stored:
     """Images in a file of decoded pixels; looks like uint8 ``(N, 3, H, W)``, and an index reads some.
 
     A map is opened for each batch and closed again, so that the pages of the file never count as this
-    process's memory for long.
+    process's memory for long. An index raises ``ValueError`` if pixels are not those that were written.
 
     Attributes:
         file: Of whole images, channels last, one after the other.
@@ -49,11 +55,15 @@ class Stored:
         hashes: Of each one's pixels.
 
     Example:
-        >>> count = Path("three.pixels").write_bytes(bytes(3 * 12) + b"end")
-        >>> with open("three.pixels", "rb") as file:
-        ...     images = Stored(Handle(file.fileno()), 2, np.arange(3), ("a", "b", "c"))
-        >>> images.shape, images[1:].shape, images.select(torch.tensor([2])).hashes
-        (torch.Size([3, 3, 2, 2]), torch.Size([2, 3, 2, 2]), ('c',))
+        >>> count = Path("two.pixels").write_bytes(bytes(2 * 12) + b"end")
+        >>> black = pixel_hash(np.zeros((2, 2, 3), np.uint8))
+        >>> with open("two.pixels", "rb") as file:
+        ...     images = Stored(Handle(file), 2, np.arange(2), (black, "other"))
+        >>> images.shape, images[:1].shape, images.select(torch.tensor([1])).hashes
+        (torch.Size([2, 3, 2, 2]), torch.Size([1, 3, 2, 2]), ('other',))
+        >>> images[1:]
+        Traceback (most recent call last):
+        ValueError: two.pixels is damaged: delete it, then the photos are decoded anew
     """
 
     file: Handle
@@ -78,12 +88,17 @@ class Stored:
 
     def __getitem__(self, index: slice | Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """Read images: uint8 ``(M, 3, H, W)``, channels-last."""
-        rows = self.rows[index if isinstance(index, slice) else np.asarray(index)]
+        places = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        rows = self.rows[places]
         shape = int(self.rows.max(initial=0)) + 1, self.side, self.side, 3
         with mmap.mmap(self.file.number, 0, access=mmap.ACCESS_READ) as whole:
             pixels = np.frombuffer(whole, np.uint8, int(np.prod(shape))).reshape(shape)
             chosen = pixels[rows]
             del pixels  # else the map could not be closed
+        for k, row in enumerate(rows.tolist()):
+            if row not in self.file.checked and pixel_hash(chosen[k]) != self.hashes[places[k]]:
+                raise ValueError(f"{self.file.name} is damaged: delete it, then the photos are decoded anew")
+        self.file.checked.update(rows.tolist())
         return torch.from_numpy(chosen).permute(0, 3, 1, 2)
 
     def select(self, indices: Tensor) -> Stored:
@@ -99,7 +114,11 @@ def pixel_hash(pixels: np.ndarray) -> str:
         >>> pixel_hash(np.zeros((2, 2, 3), np.uint8)) == pixel_hash(np.ones((2, 2, 3), np.uint8))
         False
     """
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
+    return _digest(np.ascontiguousarray(pixels).data).hex()
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST).digest()
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,9 @@ def decode(folder: Path, files: Sequence[str], how: Preprocess, *, cache: Path |
         except ValueError as error:
             warnings.warn(f"the photos are decoded anew each time: {error}", stacklevel=2)
             index = None
-    return index.take(keys, how.size) if index else _in_memory([folder / name for name in files], how)
+    if index is None or not index.has(keys):  # another process may have put an older list there
+        return _in_memory([folder / name for name in files], how)
+    return index.take(keys, how.size)
 
 
 @dataclass(frozen=True)
@@ -150,13 +171,16 @@ class _Index:
         """Read the list at the end of the file; ``None`` if there is no file, or it is damaged."""
         try:
             with path.open("rb") as file:
-                file.seek(-8, os.SEEK_END)
-                size = int.from_bytes(file.read(8), "little")
-                start = file.seek(-8 - size, os.SEEK_END)
-                entries = {(a, b, c): (row, *rest) for a, b, c, row, *rest in json.loads(file.read(size))}
+                file.seek(-8 - DIGEST, os.SEEK_END)
+                digest, size = file.read(DIGEST), int.from_bytes(file.read(8), "little")
+                start = file.seek(-8 - DIGEST - size, os.SEEK_END)
+                listed = file.read(size)
+                if _digest(listed) != digest:
+                    return None
+                entries = {(a, b, c): (row, *rest) for a, b, c, row, *rest in json.loads(listed)}
                 if start != sum(row >= 0 for row, *_ in entries.values()) * side * side * 3:
                     return None
-                return cls(Handle(file.fileno()), entries)
+                return cls(Handle(file), entries)
         except (OSError, OverflowError, ValueError, TypeError):
             return None
 
@@ -200,7 +224,7 @@ def _write(path: Path, folder: Path, keys: Sequence[Key], how: Preprocess, old: 
                 file.write(np.ascontiguousarray(pixels).data)
                 count += 1
         listed = json.dumps(entries).encode()
-        file.write(listed + len(listed).to_bytes(8, "little"))
+        file.write(listed + _digest(listed) + len(listed).to_bytes(8, "little"))
 
 
 def load_images(

@@ -103,8 +103,9 @@ class Report:
         }
 
     def __str__(self) -> str:
-        """Lay the report out as a table of text, with fractions of 1."""
+        """Lay the report out as a table of text, a line for each class, with fractions of 1."""
         low, high = self.interval
+        names = [" ".join(name.splitlines()) for name in self.classes]
         lines = [
             f"images    {self.n:,}",
             f"accuracy  {self.accuracy:.4f}   (95 % Wilson score interval {low:.4f} to {high:.4f})",
@@ -115,9 +116,9 @@ class Report:
             f"AUC       {_cell(self.auc_micro)} micro, {_cell(self.auc_macro)} macro   (one-vs-rest)",
             "",
         ]
-        width = max(len("weighted average"), *(len(name) for name in self.classes))
+        width = max(len("weighted average"), *(len(name) for name in names))
         lines.append(f"{'class':{width}}  precision  recall      F1     AUC      AP   images")
-        for k, name in enumerate(self.classes):
+        for k, name in enumerate(names):
             lines.append(
                 f"{name:{width}}     {_cell(self.precision[k])}  {_cell(self.recall[k])}  {_cell(self.f1[k])}"
                 f"  {_cell(self.auc[k])}  {_cell(self.average_precision[k])}  {self.support[k]:7,}"
@@ -126,7 +127,8 @@ class Report:
             cells = "  ".join(_cell(value) for value in mean)
             lines.append(f"{name:{width}}     {cells}                  {self.n:7,}")
         if self.never_predicted:
-            lines.append(f"never predicted, though it occurs: {', '.join(self.never_predicted)}")
+            missed = " ".join(", ".join(self.never_predicted).splitlines())
+            lines.append(f"never predicted, though it occurs: {missed}")
         return "\n".join(lines)
 
 

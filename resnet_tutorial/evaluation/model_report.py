@@ -8,6 +8,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..plotting import confusion_matrix, fonts_for, pr_curves, prediction_panel,
 from .metrics import Report, reliability_bins, report
 from .predictions import Predictions
 
+FIGURES = ("confusion", "roc", "precision-recall", "calibration", "mistakes")  # not every report has all
 LISTED = 200  # wrong predictions with their files
 MISTAKES = 8  # how many of the most confident wrong predictions are shown
 STYLE = """
@@ -42,7 +44,8 @@ def write_report(
 ) -> Path:
     """Write ``index.html``, ``report.json`` and the figures into a folder; return the path of the page.
 
-    The folder is made if missing, and files of the same names are replaced. Predictions are of the images of
+    The folder is made if missing. An earlier report's files are replaced once all new ones are on the disk,
+    its page last; figures of it that the new one lacks are removed. Predictions are of the images of
     ``split``, in its order; ``about`` is what else to say of network and data, name and value.
 
     Raises:
@@ -66,7 +69,7 @@ def write_report(
             raise ValueError(f"about {name!r} is {value}: give a finite number, or text")
     folder = Path(folder)
     result = report(predictions)
-    sections = [_summary(result, about), _per_class(result)]
+    sections, files = [_summary(result, about), _per_class(result)], {}
     families = [*plt.rcParams["font.family"], *fonts_for(result.classes)]
     with plt.rc_context({"font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # fonts_for has said it
@@ -74,8 +77,7 @@ def write_report(
             picture = io.BytesIO()
             figure.savefig(picture, format="png", dpi=150)
             plt.close(figure)
-            with atomic(folder / f"{name}.png", parents=True) as file:
-                file.write(picture.getvalue())
+            files[f"{name}.png"] = picture.getvalue()
             sections.append(f'<h2>{heading}</h2>\n<img src="{name}.png" alt="{html.escape(alt)}">')
     if split.files:
         sections.append(_wrong_files(predictions, split))
@@ -87,9 +89,17 @@ def write_report(
     )
     content = {"title": title, "about": dict(about), "metrics": result.to_dict()}
     texts = {"report.json": json.dumps(content, indent=1, allow_nan=False) + "\n", "index.html": page}
-    for name, text in texts.items():
-        with atomic(folder / name, parents=True) as file:
-            file.write(text.encode(errors="replace"))  # a class may have a name that is no text
+    # A class may have a name that is no text.
+    files |= {name: text.encode(errors="replace") for name, text in texts.items()}
+    earlier = (folder / "index.html").exists()
+    with ExitStack() as written:  # they take their names when all are written, the first one opened last
+        for name in reversed(files):
+            file = written.enter_context(atomic(folder / name, parents=True))
+            file.write(files[name])
+            file.flush()  # a full disk is met here, before any file is replaced
+    for name in FIGURES:
+        if earlier and f"{name}.png" not in files and (folder / f"{name}.png").is_file():
+            (folder / f"{name}.png").unlink()
     return folder / "index.html"
 
 

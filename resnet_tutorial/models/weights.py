@@ -121,9 +121,10 @@ def check_model(
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 1:
         raise ValueError(f"{path} holds no ResNet: it lacks conv1.weight or fc.bias")
     for name, value in state_dict.items():
-        if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
-            raise ValueError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
-        if value.is_floating_point() and not value.isfinite().all():
+        real = value.is_floating_point() and value.element_size() > 1  # those of 8 bits only store
+        if not (real or name.endswith("num_batches_tracked")):
+            raise ValueError(f"{path}: {name} has {value.dtype}, not floating-point numbers of 16 to 64 bits")
+        if real and not value.isfinite().all():
             raise ValueError(f"{path}: {name} is not finite: train again, with a smaller learning rate")
     if "config" not in metadata:
         return {}
@@ -230,12 +231,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         told = f"{path} does not exist: give a .safetensors, .pt or .pth file"
         raise FileNotFoundError(told + waiting(path))
     if not path.is_file():  # to open a pipe would be to wait for ever
-        what = (
-            "a directory: give a weights file in it"
-            if path.is_dir()
-            else "no regular file: give a weights file"
-        )
-        raise ValueError(f"{path} is {what}")
+        what = "no regular file: give a weights file"
+        raise ValueError(f"{path} is {'a directory: give a weights file in it' if path.is_dir() else what}")
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
         return _unwrapped(tensors), metadata
@@ -283,13 +280,19 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not (isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values())):
-        raise ValueError(
-            f"{path} holds no state dict: expected tensors by name, bare or under {', '.join(CONTAINERS)}"
-        )
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not (named and content and all(map(_is_array, content.values()))):
+        expected = f"expected dense tensors by name, bare or under {', '.join(CONTAINERS)}"
+        raise ValueError(f"{path} holds no state dict: {expected}")
     if any(value.nbytes > path.stat().st_size for value in content.values()):  # a view of a few numbers
         raise ValueError(f"{path} is damaged or not a weights file: a tensor in it is larger than the file")
     return dict(content)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a tensor with a number at each place: a sparse one is not, nor one on the meta device."""
+    dense = isinstance(value, Tensor) and value.layout is torch.strided
+    return dense and not (value.is_meta or value.is_nested or value.is_quantized)
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -211,7 +211,7 @@ def fit(
             model.train()
             epoch = len(history.rows)
             done = state.step - epoch * len(load)  # not 0 where the run was resumed inside the epoch
-            with named_batch(model, shape, device, dtype):
+            with named_batch(model, optimizer, shape, device, dtype):
                 for images, labels in load.epoch(epoch, skip=done, most=total - state.step):
                     factor = recipe.lr_at(state.step, total) / recipe.lr
                     _set_rates(optimizer, base_lrs, factor, state.step / total)

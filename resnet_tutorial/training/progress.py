@@ -247,12 +247,14 @@ class Progress:
             ValueError: If the file is damaged, or of a run that differs; the message says in what.
         """
         content = _read(path, self.device)
-        if differences := _differences(content["identity"], self.identity):
-            raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
         try:
-            self._restore(content)
+            differences = _differences(content["identity"], self.identity)
+            if not differences:
+                self._restore(content)
         except Exception as error:  # whatever a part makes of a state that is not its own
             raise ValueError(_damaged(path, error)) from None
+        if differences:
+            raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
         self.started = time.perf_counter()
 
     def _restore(self, content: dict[str, Any]) -> None:
@@ -260,6 +262,9 @@ class Progress:
         for name, kind in (kinds | {"sums": Tensor, "torch_generator": Tensor}).items():
             if not isinstance(content.get(name), kind):
                 raise ValueError(f"its {name} is missing or of another kind")
+        _check_optimizer(content["optimizer"], _stepped(self.optimizer))  # before the weights are loaded
+        if self.average is not None and _form(content["average"]) != _form(self.average.state_dict()):
+            raise ValueError("its average of the weights is of another network")
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         torch.set_rng_state(content["torch_generator"].cpu())
@@ -267,8 +272,10 @@ class Progress:
             torch.cuda.set_rng_state(content["cuda_generator"].cpu(), self.device)
         self.history.rows = content["rows"]
         self.step, self.seconds, sums = content["step"], content["seconds"], content["sums"]
-        if type(self.step) is not int or self.step < 0 or not 0 <= self.seconds < 1e12 or sums.shape != (6,):
-            raise ValueError(f"step {self.step}, {self.seconds} seconds, sums of shape {tuple(sums.shape)}")
+        if type(self.step) is not int or self.step < 0 or not 0 <= self.seconds < 1e12:
+            raise ValueError(f"step {self.step}, {self.seconds} seconds")
+        if _form(sums) != _form(self.sums):
+            raise ValueError("its sums are not those of a run")
         # The sums are those of all processes together; each goes on with its own.
         self.sums = sums * (distributed.rank() == 0)
 
@@ -309,6 +316,47 @@ def _check(content: dict[str, Any]) -> None:
             good = type(value) in (int, float) and math.isfinite(value)
             if not good and not (value is None and name in optional):
                 raise ValueError(f"row {number} of its history has {name} {value!r:.40}")
+
+
+def _stepped(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state of an optimiser after a step without gradients, which may change the weights."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer.state_dict()
+
+
+def _check_optimizer(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless a state has the run's own options and, of each parameter, the same tensors.
+
+    PyTorch believes options and shapes, and writes beyond the end of a tensor that is too small.
+    """
+    if "state" not in ours:  # Muon has two parts
+        for part, own in ours.items():
+            _check_optimizer(theirs[part], own)
+        return
+    for group, own in zip(theirs["param_groups"], ours["param_groups"], strict=True):
+        for name, value in own.items():  # the rate is set at each step; other versions have other options
+            if name != "lr" and group.get(name, value) != value:
+                raise ValueError(f"its optimiser has {name} {group[name]!r:.40}, not {value!r:.40}")
+    for number, values in theirs["state"].items():
+        if _form(values) != _form(ours["state"].get(number, {})):
+            raise ValueError(f"its optimiser has another state of parameter {number!r:.40}")
+        # Memory of its own: in a tensor of the file several places may be one.
+        values.update({name: value.clone() for name, value in values.items()})
+
+
+def _form(value: object) -> object:
+    """Return what two states must share for one to take the place of the other: names, kinds and shapes."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.layout, value.is_meta
+    if isinstance(value, dict):
+        return {name: _form(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_form(part) for part in value]
+    return type(value)
 
 
 def saved_precision(path: str | Path) -> str:

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import math
 import numbers
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ from .progress import BEST_BY
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 SCHEDULES = ("constant", "step", "cosine", "one-cycle")
 VIEWS = ("none", "photo")
+LARGEST = sys.float_info.max  # whole numbers know no end, but PyTorch's do
 KINDS = {"str": str, "bool": bool, "int": numbers.Integral, "float": numbers.Real, "None": type(None)}
 
 
@@ -111,7 +113,7 @@ class Recipe:
         named = ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("views", VIEWS), ("best_by", BEST_BY)
         for field, allowed in named:
             if not isinstance(value := getattr(self, field), str) or value not in allowed:
-                unknown = f"unknown {field} {value!r}: choose one of {', '.join(allowed)}"
+                unknown = f"unknown {field} {value!r:.60}: choose one of {', '.join(allowed)}"
                 raise ValueError(f"recipe {self.name!r}: {unknown}")
         for part in dataclasses.fields(self):
             kinds = [KINDS[name] for name in part.type.split(" | ") if name in KINDS]
@@ -121,9 +123,9 @@ class Recipe:
         counts = ("epochs", "steps", "batch_size", "patience")
         for field in (*counts, "lr", "other_lr", "warmup_lr", "gamma", "grad_clip"):
             value = getattr(self, field)
-            self._require(value is None or (math.isfinite(value) and value > 0), field, "greater than 0")
+            self._require(value is None or 0 < value <= LARGEST, field, "greater than 0 and finite")
         for field in ("weight_decay", "l1"):
-            self._require(0 <= getattr(self, field) < math.inf, field, "0 or greater")
+            self._require(0 <= getattr(self, field) <= LARGEST, field, "0 or greater and finite")
         for field in ("momentum", "warmup", "label_smoothing", "ema"):
             self._require(0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
         shares = isinstance(self.milestones, tuple | list) and all(
@@ -149,7 +151,8 @@ class Recipe:
 
     def _require(self, holds: bool, field: str, rule: str) -> None:
         if not holds:
-            raise ValueError(f"recipe {self.name!r}: {field} must be {rule}, not {getattr(self, field)!r}")
+            given = f"{getattr(self, field)!r:.60}"
+            raise ValueError(f"recipe {self.name!r}: {field} must be {rule}, not {given}")
 
     def but(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed; ``epochs`` clears ``steps`` and the other way round.
@@ -159,7 +162,7 @@ class Recipe:
         """
         known = {field.name for field in dataclasses.fields(self)}
         if unknown := sorted(set(changes) - known):
-            raise ValueError(f"unknown field {unknown[0]!r}: choose one of {', '.join(sorted(known))}")
+            raise ValueError(f"unknown field {unknown[0]!r:.60}: choose one of {', '.join(sorted(known))}")
         for field, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(field) is not None and other not in changes:
                 changes[other] = None
@@ -301,11 +304,11 @@ def read_changes(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         field, equals, text = word.partition("=")
         if not equals:
-            raise ValueError(f"{word!r} changes no field: give field=value")
+            raise ValueError(f"{word!r:.60} changes no field: give field=value")
         try:
             changes[field] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            changes[field] = text
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            changes[field] = text  # no value of Python's, or one that is nested too deeply to be read
     return changes
 
 

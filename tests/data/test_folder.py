@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def test_every_kind_of_picture_keeps_its_colour(tmp_path, mode, suffix, expected
     image = load_image(path)
     assert image.shape == (3, 32, 32) and image.dtype == torch.uint8 and image.is_contiguous()
     assert near(uniform(image), expected)
+
+
+def test_a_picture_may_have_the_suffix_of_another_kind(tmp_path) -> None:
+    """Photos that were renamed, or that a camera wrote with a second one inside (MPO), refused."""
+    kinds = {"MPO": "jpg", "JPEG": "png", "WEBP": "jpg", "PNG": "bmp", "TIFF": "gif", "JPEG2000": "tif"}
+    for kind, suffix in kinds.items():
+        more = {"save_all": True, "append_images": [picture("RGB")]} if kind == "MPO" else {}
+        picture("RGB").save(tmp_path / f"x.{suffix}", kind, **more)
+        with Image.open(tmp_path / f"x.{suffix}") as opened:
+            assert opened.format == kind
+        assert near(uniform(load_image(tmp_path / f"x.{suffix}")), RED)
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path) -> None:
@@ -181,6 +193,33 @@ def test_a_picture_with_impossible_dimensions_is_refused(tmp_path) -> None:
         load_image(tmp_path / "bomb.bmp")
 
 
+PROGRAM = """
+import os, re, sys
+os.cpu_count = lambda: 4
+from pathlib import Path
+from resnet_tutorial.data import Preprocess, pictures
+def peak():
+    return int(re.findall("VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[0])
+before = peak()
+assert not any(p.error for p in pictures.read_pictures([Path(sys.argv[1])] * 4, Preprocess()))
+print((peak() - before) // 1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says the most memory a process ever had")
+@pytest.mark.parametrize(
+    ("mode", "name", "how"),
+    [("RGB", "x.png", {}), ("RGB", "x.jpg", {"progressive": True, "subsampling": 0}), ("I;16", "x.png", {})],
+)
+def test_huge_pictures_are_decoded_one_at_a_time(tmp_path, mode, name, how) -> None:
+    """Files of less than a megabyte, each of gigabytes once it is decoded, times the number of cores."""
+    Image.new(mode, (5200, 5200), 200).save(tmp_path / name, **how)  # 0.11 GB as RGB
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / name], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 450  # MB
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes, "cat" and "dog", with pictures of different kinds and sizes."""
@@ -264,6 +303,30 @@ def test_pictures_are_found_by_file_folder_and_pattern(folder, tmp_path, monkeyp
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"^empty has no picture: name a folder that has some$"):
         find_pictures(["empty"])
+
+
+def test_folders_may_be_nested_deeply(folder, tmp_path) -> None:
+    """A RecursionError; and the order is still by name, folder by folder."""
+    (folder / "cat" / "0.PNG").rename(folder / "cat" / "z.PNG")
+    below = deepest = folder / "cat" / "a"
+    for _ in range(1000):
+        deepest = deepest / "d"
+    os.makedirs(below)
+    made = [path for path in (*reversed(deepest.parents), deepest) if below in path.parents]
+    try:
+        for path in made:
+            path.mkdir()
+        picture("RGB").save(deepest / "9.png")
+        (below / "link").symlink_to(folder, target_is_directory=True)  # not followed
+        found = [path.relative_to(folder).as_posix() for path in find_pictures([folder])]
+        assert found[0] == "cat/1.PNG" and found[2] == f"{deepest.relative_to(folder).as_posix()}/9.png"
+        assert found[3:] == ["cat/z.PNG", "dog/0.PNG", "dog/1.jpg"]
+        with pytest.warns(UserWarning, match="ignored, no pictures: .*link"):
+            assert len(load_folder(folder)) == 6
+    finally:  # what tidies up after tests does it by recursion
+        (deepest / "9.png").unlink(missing_ok=True)
+        for path in reversed(made):
+            path.rmdir()
 
 
 def test_preprocessing_has_bounds() -> None:

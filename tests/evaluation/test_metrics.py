@@ -345,6 +345,15 @@ def test_two_classes():
     np.testing.assert_allclose(full.auc, 0.75)
 
 
+def test_a_class_has_one_line_whatever_its_name():
+    """A class called "a\\naccuracy  1.0000" put a line of its own into the report."""
+    names = ("a\naccuracy  1.0000", "b\u2028", "c\nd")
+    lines = str(report(Predictions(np.eye(3)[[0, 0, 1, 0]], np.array([0, 1, 1, 2]), names))).splitlines()
+    assert [line for line in lines if line.startswith("accuracy")] == [lines[1]]
+    assert any(line.startswith("a accuracy  1.0000  ") for line in lines)
+    assert lines[-1].endswith(": c d") and len(lines) == 14
+
+
 def test_text_and_dictionary_say_the_same():
     """A table whose columns are mixed up; a confidence interval that does not say what it is."""
     full = report(random_predictions())

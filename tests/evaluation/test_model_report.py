@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from resnet_tutorial import cli
+from resnet_tutorial import cli, files
 from resnet_tutorial.data import load_sample
-from resnet_tutorial.evaluation import Predictions, report, write_report
+from resnet_tutorial.evaluation import Predictions, model_report, report, write_report
 
 
 @pytest.fixture
@@ -50,6 +55,68 @@ def test_without_mistakes_there_is_no_page_of_them(split, tmp_path):
     page = write_report(tmp_path, predictions(split, scale=0.0), split, title="t", about={})
     assert "mistakes" not in page.read_text()
     assert not (tmp_path / "mistakes.png").exists()
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def earlier(tmp_path, monkeypatch) -> dict[str, bytes]:
+    """The files of an earlier report; the new one has small figures, which are drawn at once."""
+    names = [f"{name}.png" for name in model_report.FIGURES]
+    for name in (*names, "report.json", "index.html"):
+        (tmp_path / name).write_text("earlier")
+    small = [(name, name, name, plt.figure(figsize=(1, 1))) for name in model_report.FIGURES]
+    monkeypatch.setattr(model_report, "_figures", lambda *_: small)
+    return contents(tmp_path)
+
+
+@pytest.mark.parametrize("last", range(7))
+def test_a_disk_that_fills_up_leaves_the_earlier_report_whole(split, tmp_path, monkeypatch, earlier, last):
+    """The earlier page stood above figures of the new report."""
+    times = itertools.count()
+
+    @contextmanager
+    def filling(path, **options):
+        with files.atomic(path, **options) as file:
+            if next(times) == last:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield file
+
+    monkeypatch.setattr(model_report, "atomic", filling)
+    with pytest.raises(ValueError, match=r"^cannot write .*(png|json|html): No space left on device$"):
+        write_report(tmp_path, predictions(split), split, title="new", about={})
+    assert contents(tmp_path) == earlier
+
+
+@pytest.mark.parametrize("last", range(7))
+def test_the_page_takes_its_name_after_all_that_it_shows(split, tmp_path, monkeypatch, earlier, last):
+    """A new page above figures of the earlier report; a failure that does not say which file it met."""
+    times, rename = itertools.count(), os.replace
+
+    def failing(source, target):
+        if next(times) == last:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(ValueError, match=r"^cannot write .*(png|json|html): Input/output error$"):
+        write_report(tmp_path, predictions(split), split, title="new", about={})
+    after = contents(tmp_path)
+    assert after.keys() == earlier.keys() and after["index.html"] == earlier["index.html"]
+    assert sum(after[name] != earlier[name] for name in earlier) == last
+
+
+def test_figures_that_the_new_report_lacks_are_gone(split, tmp_path):
+    """Mistakes of an earlier network lay beside a page that knows none; a file of the reader's stays."""
+    perfect = predictions(split, scale=0.0)
+    (tmp_path / "mistakes.png").write_text("mine")
+    write_report(tmp_path, perfect, split, title="t", about={})
+    assert (tmp_path / "mistakes.png").read_text() == "mine"
+    write_report(tmp_path, predictions(split), split, title="t", about={})
+    write_report(tmp_path, perfect, split, title="t", about={})
+    assert len(contents(tmp_path)) == 6 and not (tmp_path / "mistakes.png").exists()
 
 
 def test_one_class_alone_has_no_curves(split, tmp_path):

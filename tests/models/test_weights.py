@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from resnet_tutorial import files
-from resnet_tutorial.models import load_weights, save_weights
+from resnet_tutorial.models import cifar_resnet, load_model, load_weights, save_weights
 from resnet_tutorial.models import weights as module
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, -1.0])}
@@ -200,6 +200,33 @@ def test_pickles_without_a_state_dict_never_run(tmp_path, monkeypatch, content):
     with pytest.raises(ValueError, match=r"holds no state dict|damaged or not a weights file"):
         load_weights("w.pth")
     assert os.listdir() == ["w.pth"]
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    "content",
+    [
+        {0: torch.ones(2)},
+        {"state_dict": {("a", 1): torch.ones(2)}},
+        {"w": torch.eye(2).to_sparse()},
+        {"w": torch.empty(2, device="meta")},
+        {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)},
+    ],
+    ids=["number as name", "names in a container", "sparse", "meta", "nested"],
+)
+def test_what_is_no_array_with_a_name_is_refused(tmp_path, content):
+    """TypeErrors and RuntimeErrors of PyTorch: such tensors have no bytes, no values or no shape."""
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt holds no state dict: expected dense tensors by name"):
+        load_weights(tmp_path / "w.pt")
+
+
+def test_numbers_of_eight_bits_are_refused(tmp_path):
+    """PyTorch stores them, but cannot say whether they are finite: a NotImplementedError."""
+    weights = cifar_resnet(8).state_dict()
+    torch.save(weights | {"fc.bias": weights["fc.bias"].to(torch.float8_e4m3fn)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"fc\.bias has torch\.float8_e4m3fn, not .* of 16 to 64 bits"):
+        load_model(tmp_path / "w.pt", name="resnet8")
 
 
 def test_load_into_names_the_differences_and_changes_nothing():

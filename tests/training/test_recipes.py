@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_tutorial.training import RECIPES, Muon, Recipe, get_recipe
+from resnet_tutorial.training import RECIPES, Muon, Recipe, get_recipe, read_changes
 
 
 def constant(**changes):
@@ -80,6 +80,9 @@ def test_every_named_recipe_gives_positive_rates_throughout(name):
         ({"epochs": 0}, "epochs must be greater than 0"),
         ({"batch_size": -1}, "batch_size must be greater than 0"),
         ({"lr": float("nan")}, "lr must be greater than 0"),
+        ({"lr": 10**400}, "lr must be greater than 0 and finite, not 1000"),
+        ({"epochs": 10**400}, "epochs must be greater than 0 and finite"),
+        ({"weight_decay": 10**400}, "weight_decay must be 0 or greater and finite"),
         ({"optimizer": "sgdd"}, "unknown optimizer '.*': choose one of sgd, adam"),
         ({"schedule": "linear"}, "unknown schedule '.*': choose one of constant, step"),
         ({"flip": "vertical"}, "unknown flip '.*': choose one of random"),
@@ -172,3 +175,13 @@ def test_a_field_of_another_type_is_refused(wrong):
     (field,) = wrong
     with pytest.raises(ValueError, match=f"{field} must be of type "):
         Recipe(**{"name": "mine", "epochs": 2} | wrong)
+
+
+@pytest.mark.parametrize("text", ["-" * 4000 + "1", "-" * 100_000 + "1", "{[]: 1}"], ids=len)
+def test_what_python_cannot_read_stays_text(text):
+    """A RecursionError, a MemoryError and a TypeError; then a message as long as what was typed."""
+    changes = read_changes([f"lr={text}"])
+    assert changes == {"lr": text}
+    with pytest.raises(ValueError, match="lr must be of type float, not '") as error:
+        constant(**changes)
+    assert len(str(error.value)) < 200

@@ -16,8 +16,7 @@ import torch
 
 from resnet_tutorial.data import load_sample
 from resnet_tutorial.models import cifar_resnet
-from resnet_tutorial.training import History, Recipe, fit
-from resnet_tutorial.training.progress import Progress
+from resnet_tutorial.training import History, Progress, Recipe, fit
 
 RECIPE = Recipe(
     name="test",
@@ -302,6 +301,112 @@ def test_a_checkpoint_of_this_run_with_a_wrong_part_is_refused_in_one_line(tmp_p
     torch.save(spoil(torch.load(path, weights_only=True), how), path)
     with pytest.raises(ValueError, match=r"run\.pt is damaged or not a checkpoint: [^\n]+$"):
         run(path, resume=True)
+
+
+MUON = {"optimizer": "muon", "other_lr": 0.05, "nesterov": False}
+
+
+def filters(content):
+    """The state of the optimiser in a checkpoint; with Muon that of the filters."""
+    return content["optimizer"].get("filters", content["optimizer"])
+
+
+def with_momentum(change):
+    """Changes the first of the filters' momenta."""
+
+    def spoil(content):
+        values = filters(content)["state"][0]
+        name = next(name for name in values if name != "step")
+        values[name] = change(values[name])
+
+    return spoil
+
+
+def with_option(**options):
+    return lambda content: filters(content)["param_groups"][0].update(options)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    "changes", [{}, MUON, {"optimizer": "adamw", "nesterov": False}], ids=["sgd", "muon", "adamw"]
+)
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda content: content["identity"].update(seed=torch.zeros(2)), "ambiguous"),
+        (lambda content: content["identity"].update(seed=torch.zeros(1, device="meta")), "meta"),
+        (with_momentum(lambda value: torch.zeros(10_000)), "another state of parameter 0"),
+        (with_momentum(lambda value: torch.zeros(1).expand(10**11)), "another state of parameter 0"),
+        (with_momentum(lambda value: value.long()), "another state of parameter 0"),
+        (with_momentum(lambda value: value.to_sparse()), "another state of parameter 0"),
+        (with_momentum(lambda value: "x"), "another state of parameter 0"),
+        (lambda content: filters(content)["state"][0].clear(), "another state of parameter 0"),
+        (with_option(weight_decay=0.5), "weight_decay 0.5, not 0.0001"),
+        (lambda content: filters(content)["param_groups"][0]["params"].reverse(), "params"),
+        (lambda content: content.update(sums=content["sums"].long()), "its sums"),
+        (lambda content: content.update(sums=torch.zeros(6, device="meta")), "its sums"),
+    ],
+    ids=[
+        *["identity", "meta identity", "shape", "expanded", "type", "sparse", "no tensor", "no state"],
+        *["option", "order", "whole sums", "meta sums"],
+    ],
+)
+def test_a_state_of_another_form_is_refused_in_one_line(tmp_path, changes, spoil, told):
+    """Tracebacks from the first step, another recipe, or memory written over: PyTorch believes the file."""
+    path, recipe = tmp_path / "run.pt", RECIPE.but(epochs=1, **changes)
+    run(path, recipe=recipe)
+    content = torch.load(path, weights_only=True)
+    spoil(content)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"run\.pt is damaged or not a checkpoint: [^\n]+$") as error:
+        run(path, recipe=recipe, resume=True)
+    assert told in str(error.value)
+
+
+def test_options_of_sgd_in_a_checkpoint_are_not_believed(tmp_path):
+    """Another momentum than the recipe's, silently."""
+    path = tmp_path / "run.pt"
+    run(path)
+    content = torch.load(path, weights_only=True)
+    with_option(momentum=0.5)(content)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"its optimiser has momentum 0\.5, not 0\.9"):
+        run(path, resume=True)
+
+
+def test_a_checkpoint_of_another_version_of_pytorch_goes_on(tmp_path):
+    """Versions add options to their optimisers: a file that lacks one, or has one more, is not damaged."""
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_after=7)
+    content = torch.load(path, weights_only=True)
+    del content["optimizer"]["param_groups"][0]["maximize"]
+    content["optimizer"]["param_groups"][0]["new"] = True
+    torch.save(content, path)
+    assert run(path, resume=True)[0] == run()[0]
+
+
+def test_a_momentum_of_few_numbers_goes_on(tmp_path):
+    """Of the right shape, but all its places one number: PyTorch refused to write to it."""
+    path, recipe = tmp_path / "run.pt", RECIPE.but(**MUON)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, recipe=recipe, stop_after=7)
+    content = torch.load(path, weights_only=True)
+    with_momentum(lambda value: torch.zeros(1).expand(value.shape))(content)
+    torch.save(content, path)
+    assert len(run(path, recipe=recipe, resume=True)[1].rows) == 3
+
+
+@pytest.mark.parametrize("change", [{"steps": "x"}, {"mean": [torch.zeros(1)] * 36}], ids=["steps", "shapes"])
+def test_an_average_of_another_form_is_refused(tmp_path, change):
+    """A TypeError in the first step, or one number for all weights of a layer."""
+    path, recipe = tmp_path / "run.pt", RECIPE.but(epochs=1, ema=0.9)
+    run(path, recipe=recipe)
+    content = torch.load(path, weights_only=True)
+    content["average"] |= change
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="its average of the weights is of another network"):
+        run(path, recipe=recipe, resume=True)
 
 
 def test_a_flipped_bit_is_found(tmp_path):
