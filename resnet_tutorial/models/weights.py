@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -268,7 +269,8 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         refuse_swollen(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of PyTorch's, on kinds of tensors refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
         if "Unsupported global" in str(error):  # which running code of the file might make
             what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"
@@ -372,10 +374,8 @@ def load_into(
         if key != "zero_init" and theirs != ours:
             raise ValueError(f"{source} is of another network: {key} {theirs!r}, not {ours!r}")
     own = model.state_dict()
-    counters = {
-        k: torch.zeros_like(v, device="cpu") for k, v in own.items() if k.endswith("_batches_tracked")
-    }
-    given = {**counters, **state_dict}
+    counters = [name for name in own if name.endswith("_batches_tracked")]
+    given = {name: torch.zeros_like(own[name], device="cpu") for name in counters} | {**state_dict}
     differences = {
         "missing": [name for name in own if name not in given],
         "unexpected": [name for name in given if name not in own],
