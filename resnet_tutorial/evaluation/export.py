@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,8 +79,7 @@ def export_onnx(
         expected = whole(pixels).numpy()
     names: dict[str, Any] = {"input_names": ["pixels"], "output_names": ["logits"]}
     batch = {"pixels": {0: torch.export.Dim("batch", min=1)}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+    with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()):  # of the exporter's
         made = torch.onnx.export(whole, (pixels,), dynamo=True, dynamic_shapes=batch, verbose=False, **names)
     graph = cast(torch.onnx.ONNXProgram, made).model_proto
     about = {"classes": list(classes), **how.stored(), "temperature": temperature}
