@@ -228,7 +228,7 @@ def test_importing_everything_changes_nothing(tmp_path):
     """No output, no file, no random draw, no changed default of torch or Matplotlib, no network."""
     names = [f"{PACKAGE.name}.{name}" for name in MODULES if name not in ("", "__main__")]
     code = f"""
-import random, socket
+import random, socket, warnings
 import matplotlib, numpy, torch, torchvision, sklearn.metrics, matplotlib.pyplot
 
 def forbidden(*args):
@@ -241,6 +241,7 @@ def state():
             torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(),
             matplotlib.get_backend(), dict(matplotlib.rcParams))
 
+warnings.simplefilter("error")  # of the libraries, only those that we bring about
 before = state()
 import importlib
 for name in {names!r}:
@@ -251,7 +252,7 @@ for name in {names!r}:
     cache = {"MPLBACKEND": "Agg", "MPLCONFIGDIR": matplotlib.get_cachedir()}
     environment = os.environ | cache | {"PYTHONPATH": str(PACKAGE.parent), "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
