@@ -217,7 +217,7 @@ def test_pickles_without_a_state_dict_never_run(tmp_path, monkeypatch, content):
 def test_what_is_no_array_with_a_name_is_refused(tmp_path, content):
     """TypeErrors and RuntimeErrors of PyTorch: such tensors have no bytes, no values or no shape."""
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"w\.pt holds no state dict: expected dense tensors by name"):
+    with pytest.raises(ValueError, match=r"w\.pt holds (no state dict: expected dense|more than tensors)"):
         load_weights(tmp_path / "w.pt")
 
 
