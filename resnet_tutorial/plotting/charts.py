@@ -42,7 +42,7 @@ def confusion_matrix(
     """Draw a confusion matrix, rows true classes and columns predicted ones.
 
     ``matrix`` has counts, ``(K, K)``; with ``normalize`` each row is shown in percent of its images, an empty
-    one as dashes. Above 20 classes cells have no numbers, above 24 not every class is named.
+    one as dashes. Above 20 classes a colour bar takes the place of the numbers; above 24 not all are named.
 
     Raises:
         ValueError: If the matrix is not square, negative, or of another size than the names.
@@ -76,9 +76,10 @@ def confusion_matrix(
             text = f"{counts[i, j]:,}" if not normalize else DASH if np.isnan(share) else f"{100 * share:.0f}"
             colour = "white" if share > 0.65 else BLACK if counts[i, j] else "#767676"
             axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.7, format=PercentFormatter(1))
-    bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
+    else:
+        bar = figure.colorbar(picture, ax=axes, shrink=0.7, format=PercentFormatter(1))
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
     axes.set_title(title or ("Percent of each true class" if normalize else "Number of images"))
     return figure
 
