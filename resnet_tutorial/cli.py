@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import threading
 import warnings
@@ -18,7 +17,15 @@ from .commands import SHIPPED
 from .data import DownloadError
 from .ending import TerminatedError, ended_by_sigterm, patient_output
 from .models import SHIPPED_WEIGHTS
-from .training import BEST_BY, METHODS, RECIPES, BatchTooLargeError, DivergedError, distributed
+from .training import (
+    BEST_BY,
+    METHODS,
+    RECIPES,
+    BatchTooLargeError,
+    DivergedError,
+    distributed,
+    is_out_of_memory,
+)
 
 __all__ = ["main"]
 
@@ -91,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"out of memory: {error}, a smaller network, or --device cpu")
         return 2
     except (MemoryError, RuntimeError) as error:
-        told = "memory|ALLOC(ATION)?_FAILED"  # the latter by cuBLAS and cuDNN
-        if not isinstance(error, MemoryError) and not re.search(told, str(error)):
+        # PyTorch's allocator on the CPU says it in words alone.
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error) or "memory" in str(error)):
             raise
         _complain(f"out of memory: {_less(vars(arguments) if arguments else {})}")
         return 2

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .evaluation import wilson_interval
+from .files import LARGEST_JSON
 from .models import Bottleneck, ResNet, cifar_resnet, count_parameters, resnet20
 from .training import RECIPES, freeze_backbone, parameter_groups, trainable
 
 __all__ = ["EXERCISES", "STRICT", "Exercise", "Verdict", "as_described", "check", "check_notebook"]
 
-LARGEST = 10**8  # bytes of a notebook; the largest chapter has 1.4 million, with all its figures
 MEMORY = 8 * 10**9  # bytes for the answers of a notebook; PyTorch on its own takes one eighth of it
 STRICT = "RESNET_TUTORIAL_STRICT"  # set where the book is built or tested
 
@@ -302,8 +302,8 @@ def _judged(exercises: Iterable[Exercise], path: Path) -> Iterator[Verdict]:
 
 def _read(path: Path) -> tuple[dict[str, str], list[str]]:
     """Return the answers in a notebook by number, and the code before its exercises; run nothing."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has more than {LARGEST // 10**6} MB: clear its output, and save it")
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path} has more than {LARGEST_JSON // 10**6} MB: clear its output, and save it")
     try:
         cells = json.loads(path.read_bytes())["cells"]
         read = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]

@@ -18,12 +18,13 @@ from filelock import FileLock, Timeout
 
 # fmt: off
 __all__ = [
-    "ASSETS", "atomic", "claimed", "damaged", "read_sized", "refuse_swollen",
+    "ASSETS", "LARGEST_JSON", "atomic", "claimed", "damaged", "read_sized", "refuse_swollen",
     "refuse_unwritable", "remove_stale", "waiting", "workspace",
 ]
 # fmt: on
 
 ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
+LARGEST_JSON = 10**8  # bytes of a record, report or notebook; a report on 1,000 classes has 8 million
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
 WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: nobody else's do
 LOCK = ".resnet-tutorial-lock"

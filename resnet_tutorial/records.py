@@ -18,7 +18,7 @@ import torch
 from . import models
 from .data import Split
 from .evaluation import Predictions, predict, report
-from .files import atomic, read_sized, refuse_unwritable
+from .files import LARGEST_JSON, atomic, read_sized, refuse_unwritable
 from .runtime import source_version
 from .training import RECIPES, History, Recipe, Row
 
@@ -30,7 +30,6 @@ __all__ = [
 # fmt: on
 
 CIFAR10_SIZE = 32  # pixels
-LARGEST = 10**8  # bytes of a record; those of the book have up to 100,000
 MACHINE = ("device", "threads", "compile", "precision", "torch")  # what the time of a run depends on
 
 
@@ -76,7 +75,7 @@ class _Recorded:
         """Read a record; ``ValueError`` if it is damaged, of another kind, or its name is not the file's."""
         path = Path(path)
         try:
-            record = cls(**json.loads(read_sized(path, LARGEST)))
+            record = cls(**json.loads(read_sized(path, LARGEST_JSON)))
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a {cls.__name__}: {error}") from None
         if record.format != 1 or record.name != path.stem:
@@ -101,7 +100,7 @@ class Run(_Recorded):
         """Complete a recipe that is older than some of its fields: nobody could change those then."""
         if isinstance(self.recipe, dict):  # else check tells
             defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-            object.__setattr__(self, "recipe", json.loads(json.dumps(defaults)) | self.recipe)
+            object.__setattr__(self, "recipe", _plain(defaults) | self.recipe)
 
     @property
     def petaflop(self) -> float:
@@ -133,7 +132,7 @@ class Run(_Recorded):
         known = RECIPES.get(recipe["name"])
         if known is None:
             raise ValueError(f"there is no recipe {recipe['name']!r} any more")
-        if (now := _plain(known.but(**self.changes))) != recipe:
+        if (now := _plain(asdict(known.but(**self.changes)))) != recipe:
             differ = sorted(key for key in now.keys() | recipe if now.get(key) != recipe.get(key))
             raise ValueError(f"recipe {known.name!r} has changed since in {', '.join(differ)}")
         with torch.device("meta"):
@@ -265,7 +264,7 @@ def record_run(
         command=command,
         setup=history.setup,
         model={"name": network, "config": model.config, "parameters": models.count_parameters(model)},
-        recipe=_plain(recipe),
+        recipe=_plain(asdict(recipe)),
         changes=changes,
         seed=history.setup["seed"],
         data=Data(name=data, train=learnt, val=held or None, test=measured),
@@ -289,7 +288,7 @@ def load_all(folder: str | Path) -> tuple[list[Run], list[Measurement]]:
         (0, [2.5, 3.5])
     """
     paths = sorted(Path(folder).glob("*.json"))
-    runs = [path for path in paths if b'"recipe"' in read_sized(path, LARGEST)]
+    runs = [path for path in paths if b'"recipe"' in read_sized(path, LARGEST_JSON)]
     return list(map(Run.load, runs)), [Measurement.load(path) for path in paths if path not in runs]
 
 
@@ -302,15 +301,15 @@ def changed(recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.name not in RECIPES:
         raise ValueError(f"unknown recipe {recipe.name!r}: choose one of {', '.join(RECIPES)} to record it")
-    ours, original = _plain(recipe), _plain(RECIPES[recipe.name])
+    ours, original = _plain(asdict(recipe)), _plain(asdict(RECIPES[recipe.name]))
     differ = {key: value for key, value in ours.items() if value != original[key]}
     other = {"epochs": "steps", "steps": "epochs"}  # one given clears the other
     return {key: value for key, value in differ.items() if value is not None or other.get(key) not in differ}
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe's fields as JSON gives them back."""
-    return dict(json.loads(json.dumps(asdict(recipe))))
+def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's fields as JSON gives them back."""
+    return dict(json.loads(json.dumps(recipe)))
 
 
 def in_words(recipe: str, changes: Mapping[str, Any]) -> str:

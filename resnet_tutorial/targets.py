@@ -10,12 +10,10 @@ from pathlib import Path
 
 from . import models
 from .data import Split
-from .files import read_sized
+from .files import LARGEST_JSON, read_sized
 from .training import History
 
 __all__ = ["miss_best", "refuse_foreign"]
-
-LARGEST = 10**8  # bytes of a report or record: with 1,000 classes it has 8 million
 
 
 def refuse_foreign(path: Path | None, *, what: str) -> None:
@@ -38,7 +36,7 @@ def refuse_foreign(path: Path | None, *, what: str) -> None:
 def _json_of(*keys: str) -> Callable[[Path], bool]:
     def ours(path: Path) -> bool:
         try:
-            found = json.loads(read_sized(path, LARGEST))
+            found = json.loads(read_sized(path, LARGEST_JSON))
         except (ValueError, RecursionError):
             return False
         return isinstance(found, dict) and found.keys() >= {*keys}

@@ -208,7 +208,7 @@ def test_a_table_needs_rows_of_one_length(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is not a Run"):
         Run.load(tmp_path / "speed.json")
     with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"speed\.json has .* at most 9 are"):
-        patch.setattr(records, "LARGEST", 9)
+        patch.setattr(records, "LARGEST_JSON", 9)
         Measurement.load(tmp_path / "speed.json")
     made = record(tmp_path)
     made.save(tmp_path)

@@ -11,7 +11,7 @@ from .finetune import (
 )
 
 from .loop import DivergedError, class_weights, fit, train_step
-from .memory import BatchTooLargeError
+from .memory import BatchTooLargeError, is_out_of_memory
 from .monitor import Board
 from .optimizers import Muon
 from .pipeline import Pipeline
@@ -22,7 +22,7 @@ __all__ = [
     "BEST_BY", "METHODS", "OPTIMIZERS", "RECIPES", "SCHEDULES", "BatchTooLargeError", "Board",
     "DivergedError", "FrozenBatchNorm2d", "History", "Muon", "Pipeline", "Progress", "Recipe", "Row",
     "choose_method", "class_weights", "distributed", "fit", "fit_head", "freeze_backbone",
-    "freeze_batchnorm", "get_recipe", "parameter_groups", "read_changes", "replace_head",
+    "freeze_batchnorm", "get_recipe", "is_out_of_memory", "parameter_groups", "read_changes", "replace_head",
     "saved_precision", "stages", "train_step", "trainable", "unfreeze",
 ]
 # fmt: on
