@@ -341,10 +341,11 @@ def _check_optimizer(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         for name, value in own.items():  # the rate is set at each step; other versions have other options
             if name != "lr" and group.get(name, value) != value:
                 raise ValueError(f"its optimiser has {name} {group[name]!r:.40}, not {value!r:.40}")
-    for number, values in theirs["state"].items():
-        if _form(values) != _form(ours["state"].get(number, {})):
+    states = theirs["state"]
+    for number in states and states | ours["state"]:  # before the first step there is none
+        if _form(states.get(number, {})) != _form(ours["state"].get(number, {})):
             raise ValueError(f"its optimiser has another state of parameter {number!r:.40}")
-        # Memory of its own: in a tensor of the file several places may be one.
+    for values in states.values():  # memory of its own: in a tensor of the file several places may be one
         values.update({name: value.clone() for name, value in values.items()})
 
 
