@@ -98,7 +98,7 @@ def network(variant: Variant, seed: int, *, quick: bool = False) -> models.ResNe
 
     def new(**changes: Any) -> models.ResNet:
         runtime.seed_everything(seed)
-        return models.create("resnet8", width=4, **changes) if quick else models.create("resnet20", **changes)
+        return models.create("resnet8", width=8, **changes) if quick else models.create("resnet20", **changes)
 
     model, base = new(**variant.network), new().state_dict()
     own = model.state_dict()

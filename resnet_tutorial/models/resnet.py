@@ -36,7 +36,9 @@ class ResNet(nn.Module):
         layers: Number of blocks in each stage.
         num_classes: Number of logits.
         in_channels: Channels of the images: 3 for colour, 1 for grey.
-        width: Channels of the stem and of the first stage.
+        width: Channels of the stem and of the first stage. From 8 on, or with shortcut A: training smaller
+            projections in channels-last crashes oneDNN 3, and so PyTorch, on processors that have AVX2 but
+            not AVX-512 (its issue 6035).
         stem: ``"cifar"`` is a 3x3 convolution; ``"pool"`` the same and at once a 2x2 max-pool;
             ``"imagenet"`` a 7x7 convolution and a 3x3 max-pool, each with stride 2.
         shortcut: Where the shape changes, ``"A"`` pads with zeros and ``"B"`` projects; ``"C"`` projects in
