@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import faulthandler
 import gc
 import io
 import json
@@ -232,8 +233,9 @@ def check_notebook(
 ) -> list[Verdict]:
     r"""Judge the answers in a notebook, by default the chapter's in this folder or in one right below it.
 
-    The answers are run, as they would be in the notebook. With ``seconds`` they run in another process: an
-    answer that is not judged within them, ends the program or fills the memory leaves the others' verdicts.
+    The answers are run, as they would be in the notebook. With ``seconds``, for each answer, they run in
+    another process: one that is not judged in time, ends the program or fills the memory leaves the others'
+    verdicts.
 
     Raises:
         FileNotFoundError: If there is no such notebook.
@@ -265,32 +267,38 @@ def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
     program = "import sys; from resnet_tutorial import exercises; exercises._report(*sys.argv[1:])"
     nowhere = subprocess.DEVNULL  # an answer may print for ever
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "verdicts")
+        told, late = Path(folder, "verdicts"), Path(folder, "late")
         while rest := EXERCISES[chapter][len(verdicts) :]:
-            told.write_text("")
-            command = [sys.executable, "-c", program, str(chapter), str(path), rest[0].number, str(told)]
-            problem = "it ended the program"
-            try:
-                subprocess.run(command, timeout=seconds, stdin=nowhere, stdout=nowhere, stderr=nowhere)
-            except subprocess.TimeoutExpired:
-                problem = f"it did not end within {seconds:g} seconds"
+            for file in (told, late):
+                file.write_text("")
+            arguments = map(str, (chapter, path, rest[0].number, seconds, told, late))
+            command = [sys.executable, "-c", program, *arguments]
+            subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
             states = [json.loads(line) for line in told.read_text().splitlines()]
+            in_vain = f"it did not end within {seconds:g} seconds"
+            problem = in_vain if late.stat().st_size else "it ended the program"
             verdicts += [Verdict(exercise, *state) for exercise, state in zip(rest, states, strict=False)]
             if len(states) < len(rest):
                 verdicts.append(Verdict(rest[len(states)], "failed", problem))
     return verdicts
 
 
-def _report(chapter: str, path: str, first: str, told: str) -> None:
+def _report(chapter: str, path: str, first: str, seconds: str, told: str, late: str) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):  # not on Windows; or there is a lower limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     numbers = [exercise.number for exercise in EXERCISES[int(chapter)]]
-    for verdict in _judged(EXERCISES[int(chapter)][numbers.index(first) :], Path(path)):
-        with open(told, "a") as file:
-            print(json.dumps([verdict.state, verdict.help]), file=file)
-        gc.collect()  # what one answer has taken is the next one's
+    judged = _judged(EXERCISES[int(chapter)][numbers.index(first) :], Path(path))
+    with open(late, "w") as watch:
+        while True:  # each answer has its own time, which the imports of a busy machine do not use up
+            faulthandler.dump_traceback_later(float(seconds), exit=True, file=watch)
+            if (verdict := next(judged, None)) is None:
+                break
+            with open(told, "a") as file:
+                print(json.dumps([verdict.state, verdict.help]), file=file)
+            gc.collect()  # what one answer has taken is the next one's
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _judged(exercises: Iterable[Exercise], path: Path) -> Iterator[Verdict]:
