@@ -275,8 +275,8 @@ def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
             command = [sys.executable, "-c", program, *arguments]
             subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
             states = [json.loads(line) for line in told.read_text().splitlines()]
-            in_vain = f"it did not end within {seconds:g} seconds"
-            problem = in_vain if late.stat().st_size else "it ended the program"
+            too_late = f"it did not end within {seconds:g} seconds"
+            problem = too_late if late.stat().st_size else "it ended the program"
             verdicts += [Verdict(exercise, *state) for exercise, state in zip(rest, states, strict=False)]
             if len(states) < len(rest):
                 verdicts.append(Verdict(rest[len(states)], "failed", problem))

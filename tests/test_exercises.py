@@ -236,10 +236,7 @@ def test_an_answer_that_never_ends_or_ends_the_program_leaves_the_other_verdicts
     assert [verdict.state for verdict in verdicts] == ["failed", "right", "failed", "failed", "right"]
     assert "did not end within 5 seconds" in verdicts[0].help
     assert all("it ended the program" in verdict.help for verdict in verdicts[2:4])
-    assert capfd.readouterr() == (
-        "",
-        "",
-    )  # a KeyboardInterrupt filled the terminal with lines of this package
+    assert capfd.readouterr() == ("", "")  # a KeyboardInterrupt filled the terminal
 
 
 def test_an_answer_cannot_fill_the_memory(tmp_path):

@@ -348,18 +348,8 @@ def with_option(**options):
         (lambda content: content.update(sums=torch.zeros(6, device="meta")), "its sums"),
     ],
     ids=[
-        *[
-            "identity",
-            "meta identity",
-            "shape",
-            "expanded",
-            "type",
-            "sparse",
-            "no tensor",
-            "no state",
-            "no parameter",
-        ],
-        *["option", "order", "whole sums", "meta sums"],
+        *["identity", "meta identity", "shape", "expanded", "type", "sparse", "no tensor", "no state"],
+        *["no parameter", "option", "order", "whole sums", "meta sums"],
     ],
 )
 def test_a_state_of_another_form_is_refused_in_one_line(tmp_path, changes, spoil, told):
