@@ -280,6 +280,7 @@ plt.plot([1, 2]);"""
     return notebook
 
 
+@pytest.mark.slow
 def test_a_build_writes_the_plain_edition_beside_its_pages(small_book):
     """Numbers from the very run that made the pages, and buttons that open this edition."""
     html = small_book / "_build" / "html"
@@ -294,6 +295,7 @@ def test_a_build_writes_the_plain_edition_beside_its_pages(small_book):
     assert 'id="term-logits"' in (html / "glossary.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["one", "two"])
 def test_numbers_are_those_of_a_built_page(page, small_book):
     """The same counting is done twice, here and by Sphinx."""
