@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,10 +26,10 @@ from resnet_tutorial.evaluation import loss_and_accuracy
 from resnet_tutorial.training import RECIPES, DivergedError, Recipe, fit
 
 MODERN, PAPER = RECIPES["modern"], RECIPES["paper"]
-Run = dict[str, Any]  # "test" and "train": accuracy in 0..1; "seconds"; "epochs": test accuracy after each
+Run = dict[str, Any]  # "test" and "train": accuracy in 0..1; "epochs": test accuracy after each
 HEADER = (
     *("variant", "what changed", "test accuracy (%)", "sd", "difference to base", "sd of the difference"),
-    *("training accuracy (%)", "training (s)"),
+    "training accuracy (%)",
 )
 
 
@@ -111,26 +110,21 @@ def train_and_test(
     name: str, train: Split, test: Split, recipe: Recipe, args: argparse.Namespace, seed: int
 ) -> Run:
     """Make one run of the whole schedule."""
-    model, epochs, aside = network(VARIANTS[name], seed, quick=args.quick), [], 0.0
+    model, epochs = network(VARIANTS[name], seed, quick=args.quick), []
 
     def watch(_: object) -> None:
-        nonlocal aside
-        before = time.perf_counter()
         epochs.append(loss_and_accuracy(model, test)[1])
-        aside += time.perf_counter() - before
 
     how = {"seed": seed, "device": args.device, "precision": "fp32", "progress": False}
-    started = time.perf_counter()
     try:
         fit(model, train, None, recipe, on_epoch=watch if name == "base" else None, **how)
     except DivergedError:
         return {"test": None}
-    seconds = time.perf_counter() - started - aside
     loss, accuracy = loss_and_accuracy(model, test)
     if not math.isfinite(loss):  # after the very last step
         return {"test": None}
     learnt = loss_and_accuracy(model, train)[1]
-    return {"test": accuracy, "train": learnt, "seconds": seconds, "epochs": epochs}
+    return {"test": accuracy, "train": learnt, "epochs": epochs}
 
 
 def best_epoch(run: Run) -> Run:
@@ -147,9 +141,8 @@ def cells(name: str, runs: Sequence[Run], base: Sequence[Run]) -> list[object]:
     differences = [a["test"] - b["test"] for a, b in zip(runs, base, strict=True)] if known else []
     row = mean_and_sd([run["test"] for run in runs]) + mean_and_sd(differences)
     if name == "best-epoch":
-        return [*start, *row, "-", "-"]  # those of the last epoch
-    seconds = round(mean(run["seconds"] for run in runs), 1)
-    return [*start, *row, round(100 * mean(run["train"] for run in runs), 2), seconds]
+        return [*start, *row, "-"]  # that of the last epoch
+    return [*start, *row, round(100 * mean(run["train"] for run in runs), 2)]
 
 
 def mean_and_sd(values: Sequence[float]) -> list[object]:
@@ -185,9 +178,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     short = {"epochs": 2, "batch_size": 32} if args.quick else {"epochs": args.epochs}
     recipe = MODERN.but(**short)
     finished = Finished(parser, args)
-
-    start = {"device": args.device, "precision": "fp32", "progress": False}  # the first steps are slow
-    fit(network(VARIANTS["base"], 0, quick=args.quick), train, None, recipe.but(steps=2), **start)
 
     names = [name for name in VARIANTS if name == "base" or name in args.variants]
     results: dict[str, list[Run]] = {name: [] for name in names}

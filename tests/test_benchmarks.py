@@ -553,7 +553,7 @@ def test_ablations_print_a_sound_table(capsys):
     test, difference = header.index("test accuracy (%)"), header.index("difference to base")
     base, best = rows[0], rows[-1]
     assert base[difference] == "-" and (base[0], best[0]) == ("base", "best-epoch")
-    assert float(best[difference]) >= 0 and best[header.index("training (s)")] == "-"
+    assert float(best[difference]) >= 0 and best[header.index("training accuracy (%)")] == "-"
     for row in rows[1:]:
         assert 0 <= float(row[test]) <= 100
         assert float(row[difference]) == pytest.approx(float(row[test]) - float(base[test]), abs=0.02)
@@ -679,16 +679,9 @@ def test_ablations_of_a_seed_see_the_same_images_in_the_same_order(split, monkey
 def test_the_test_images_choose_an_epoch_only_where_it_is_said():
     """The row of the best epoch shows the flattery; any other row must be free of it."""
     module = script("ablations")
-    base = [{"test": 0.5, "train": 0.9, "seconds": 2.0, "epochs": [0.25, 0.625, 0.5]}]
-    assert module.cells("best-epoch", [module.best_epoch(base[0])], base)[2:] == [
-        62.5,
-        "-",
-        12.5,
-        "-",
-        "-",
-        "-",
-    ]
-    assert module.cells("base", base, base)[2:] == [50.0, "-", "-", "-", 90.0, 2.0]
+    base = [{"test": 0.5, "train": 0.9, "epochs": [0.25, 0.625, 0.5]}]
+    assert module.cells("best-epoch", [module.best_epoch(base[0])], base)[2:] == [62.5, "-", 12.5, "-", "-"]
+    assert module.cells("base", base, base)[2:] == [50.0, "-", "-", "-", 90.0]
     assert module.best_epoch({"test": None}) == {"test": None}
 
 
@@ -696,7 +689,7 @@ def test_the_differences_of_the_seeds_are_paired():
     """Seeds that differ by ten points can agree on a difference: its spread is not that of the seeds."""
     module = script("ablations")
     base, other = (
-        [{"test": value, "train": 1.0, "seconds": 1.0, "epochs": []} for value in values]
+        [{"test": value, "train": 1.0, "epochs": []} for value in values]
         for values in ((0.5, 0.75), (0.625, 0.875))
     )
     assert module.cells("cutout", other, base)[2:6] == [75.0, 17.68, 12.5, 0.0]
@@ -705,9 +698,9 @@ def test_the_differences_of_the_seeds_are_paired():
 def test_a_diverged_ablation_is_reported():
     """A mean over the seeds that did not diverge would flatter, and an error would end the others."""
     module = script("ablations")
-    fine, lost = {"test": 0.5, "train": 0.5, "seconds": 1.0, "epochs": [0.5]}, {"test": None}
+    fine, lost = {"test": 0.5, "train": 0.5, "epochs": [0.5]}, {"test": None}
     row = module.cells("sgd", [fine, lost], [fine, fine])
-    assert row[2:] == ["diverged: 1 of 2", "-", "-", "-", "-", "-"]
+    assert row[2:] == ["diverged: 1 of 2", "-", "-", "-", "-"]
     assert module.cells("sgd", [fine, fine], [fine, lost])[2:6] == [50.0, 0.0, "-", "-"]
     train, test = script("common").load("sample", quick=True)
     args = module.argparse.Namespace(device=torch.device("cpu"), quick=True)
@@ -724,7 +717,7 @@ def test_interrupted_ablations_go_on(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         calls.append((name, seed))
         assert train.counts().tolist() == [3] * 10 and recipe.epochs in (4, 5)
-        return {"test": 0.5 + seed / 8, "train": 1.0, "seconds": 1.0, "epochs": [0.5, 0.75]}
+        return {"test": 0.5 + seed / 8, "train": 1.0, "epochs": [0.5, 0.75]}
 
     monkeypatch.setattr(module, "train_and_test", fake)
     words = ["--data", "sample", "--device", "cpu", "--images", "30", "--epochs", "4", "--repeats", "2"]

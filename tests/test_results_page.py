@@ -452,11 +452,12 @@ def test_chapter_2_shows_the_ablations_that_it_is_about(tmp_path, monkeypatch, c
     results.mkdir()
     rows = [["base", "nothing", 50.5, 0.5, "-", "-"], ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1]]
     rows += [["no-shortcut", "no shortcut", 40.25, 0.75, -10.25, 0.5]]
-    made_table(results, "ablations", ABLATIONS, rows)
+    table = made_table(results, "ablations", ABLATIONS, rows)
+    dataclasses.replace(table, notes=["Last epoch; seeds: 4. Load average before the start: 1.25."]).save(results)
     degradation(results, epochs=3, right={"plain20": 10, "resnet20": 24})
     degradation(results, epochs=9, right={"plain20": 20})
     text, _ = page("02_block_math", tmp_path, monkeypatch, capsys, only="recorded ablations")
-    assert "no shortcuts | 40.2 ± 0.8 | short |" in text and "49.0" not in text
+    assert "no shortcuts | 40.2 ± 0.8 | short | 4 |" in text and "49.0" not in text
     assert "| plain20 | 25.0 | paper, epochs 3, 45,000 images | 1 | a test CPU |" in text
 
 
