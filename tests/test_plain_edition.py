@@ -84,6 +84,13 @@ def test_no_markup_is_left(name, plain):
         assert cell["outputs"] == [] and cell["execution_count"] is None
 
 
+@chapters
+def test_no_code_prints_markup(name):
+    """JupyterLab shows an output as it is: a reference of chapter 4 stood there raw, on the page as a link."""
+    code = "\n".join(cell["source"] for cell in cells(BOOK / name, "code"))
+    assert re.findall(r"\{(?:ref|numref|eq|term|cite(?::\w)?|doc|glue(?::\w+)?)\}`", code) == []
+
+
 def test_the_search_for_markup_finds_it():
     """The test above is worth nothing if a kind of markup slips through."""
     assert all(len(MARKUP.findall(prose(BOOK / name))) > 10 for name in NOTEBOOKS if name[:2] < "07")

@@ -453,7 +453,9 @@ def test_chapter_2_shows_the_ablations_that_it_is_about(tmp_path, monkeypatch, c
     rows = [["base", "nothing", 50.5, 0.5, "-", "-"], ["no-decay", "no decay", 49.0, 0.1, -1.5, 0.1]]
     rows += [["no-shortcut", "no shortcut", 40.25, 0.75, -10.25, 0.5]]
     table = made_table(results, "ablations", ABLATIONS, rows)
-    dataclasses.replace(table, notes=["Last epoch; seeds: 4. Load average before the start: 1.25."]).save(results)
+    dataclasses.replace(table, notes=["Last epoch; seeds: 4. Load average before the start: 1.25."]).save(
+        results
+    )
     degradation(results, epochs=3, right={"plain20": 10, "resnet20": 24})
     degradation(results, epochs=9, right={"plain20": 20})
     text, _ = page("02_block_math", tmp_path, monkeypatch, capsys, only="recorded ablations")
