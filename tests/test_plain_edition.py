@@ -86,7 +86,7 @@ def test_no_markup_is_left(name, plain):
 
 @chapters
 def test_no_code_prints_markup(name):
-    """JupyterLab shows an output as it is: a reference of chapter 4 stood there raw, on the page as a link."""
+    """JupyterLab shows an output as it is: a reference of chapter 4 stood there, raw."""
     code = "\n".join(cell["source"] for cell in cells(BOOK / name, "code"))
     assert re.findall(r"\{(?:ref|numref|eq|term|cite(?::\w)?|doc|glue(?::\w+)?)\}`", code) == []
 
