@@ -109,18 +109,22 @@ def test_a_file_that_waits_is_named_where_it_is_missed(tmp_path, capsys):
     assert str(tmp_path / ASIDE / "model.safetensors") in capsys.readouterr().err
 
 
-def test_sigterm_outside_the_training_is_said_in_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, 143, "asked to end (SIGTERM)"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_request_to_end_outside_the_training_is_one_line(monkeypatch, capsys, number, status, words):
     """A batch system's SIGTERM ended `evaluate` without a word."""
 
     def asked(*args, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
     monkeypatch.setattr(commands.evaluation, "predict", asked)
-    before = signal.getsignal(signal.SIGTERM)
-    assert cli.main(["evaluate", "cifar10"]) == 143
-    assert capsys.readouterr().err == "resnet-tutorial: asked to end (SIGTERM)\n"
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.getsignal(number)
+    assert cli.main(["evaluate", "cifar10"]) == status
+    assert capsys.readouterr().err == f"resnet-tutorial: {words}\n"
+    assert signal.getsignal(number) == before
 
 
 def test_a_resumed_run_keeps_the_precision_that_was_found_for_it(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ class Board:
     make a page of predictions by ``model``, with ``normalize`` as in training.
 
     Raises:
-        ValueError: If the package ``tensorboard`` is not installed.
+        ValueError: If the package ``tensorboard`` is not installed, or nothing can be written to ``folder``.
 
     Example:
         >>> from resnet_tutorial.data import CIFAR10
@@ -46,7 +46,10 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
             raise ValueError("TensorBoard is not installed: pip install tensorboard") from None
-        self.writer: Any = SummaryWriter(str(folder))
+        try:
+            self.writer: Any = SummaryWriter(str(folder))
+        except OSError as error:
+            raise ValueError(f"cannot write curves to {folder}: {error.strerror or error}") from None
         self.model, self.normalize = model, normalize
         self.page = None if val is None else val.subset(range(min(shown, len(val))))
 
@@ -72,7 +75,7 @@ class Board:
                 writer.add_scalar(name, value, epoch)
         if (page := self.page) is not None:
             probabilities = predict(self.model, page, normalize=self.normalize).probabilities
-            images, labels = page.images.cpu().numpy(), page.labels.cpu().numpy()
+            images, labels = page.images[:].cpu().numpy(), page.labels.cpu().numpy()
             figure = prediction_panel(images, probabilities, labels, page.classes)
             writer.add_figure("predictions", figure, epoch)
         writer.flush()

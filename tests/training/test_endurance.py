@@ -58,11 +58,14 @@ while kills < {kills}:
     checkpoint.unlink()
     for left in Path().glob(".*"):
         left.unlink()
-    while not waited(in_child(resume=checkpoint.exists()), generator.uniform(0, longest)):
+    step = 0
+    while not waited(in_child(resume=step > 0), generator.uniform(0, longest)):
         kills += 1
         torn += any(Path().glob(".*"))
-        if checkpoint.exists():
-            History.from_checkpoint(checkpoint)  # raises if it is damaged
+        if step or checkpoint.exists():  # once it was there it stays, and never goes back
+            History.from_checkpoint(checkpoint)  # raises if it is missing or damaged
+            step, before = torch.load(checkpoint, weights_only=True)["step"], step
+            assert step >= before, f"from step {{before}} back to {{step}}"
     finished += 1
     assert result.read_text() == expected, f"other weights after {{kills}} kills"
 print(kills, finished, torn)

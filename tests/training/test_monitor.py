@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
-from resnet_tutorial.data import CIFAR10, load_sample
+from resnet_tutorial.data import CIFAR10, load_folder, load_sample
 from resnet_tutorial.models import cifar_resnet
 from resnet_tutorial.training import Board
 
@@ -26,6 +27,23 @@ def test_the_board_holds_the_history_and_the_predictions(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(1, 1.0), (2, 0.0)]
     assert events.Tags()["images"] == ["predictions"]
     assert events.Images("predictions")[0].height > 100
+
+
+def test_photos_that_are_read_from_their_cache_have_a_page_too(tmp_path):
+    """`--tensorboard` ended the training of every folder of photos with an AttributeError."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red" if name == "cat" else "blue").save(
+            tmp_path / "pets" / name / "0.png"
+        )
+    photos = load_folder(tmp_path / "pets", size=32, cache=True)
+    assert not isinstance(photos.images, torch.Tensor)
+    network = cifar_resnet(8, width=4, num_classes=2)
+    board = Board(tmp_path / "curves", network, photos, normalize=CIFAR10)
+    board({"epoch": 1, "train_loss": 2.0})
+    events = accumulator.EventAccumulator(str(tmp_path / "curves")).Reload()
+    assert events.Tags()["images"] == ["predictions"]
 
 
 def test_without_tensorboard_one_line_says_what_to_do(tmp_path, monkeypatch):

@@ -240,21 +240,19 @@ def kill_and_resume(tmp_path, kills: int) -> tuple[str, str]:
     code = textwrap.dedent(CHILD).format(path=sys.path)
     rng = random.Random(1)
 
-    def start():
-        mode = "resume" if path.exists() else "fresh"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, str(path), mode], stdout=subprocess.PIPE, text=True
-        )
+    def start(mode):
+        command = [sys.executable, "-c", code, str(path), mode]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    for _ in range(kills):
-        child = start()
+    for kill in range(kills):
+        child = start("resume" if kill else "fresh")  # each kill comes after a save: there is a checkpoint
         before = path.stat().st_mtime_ns if path.exists() else 0
         while child.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
             time.sleep(0.01)  # until the child has come past its imports and saved once
         time.sleep(rng.random() * 0.15)
         child.kill()
         child.communicate()
-    child = start()
+    child = start("resume")
     return child.communicate()[0].strip(), run(recipe=RECIPE.but(epochs=12))[0]
 
 
