@@ -300,7 +300,7 @@ def _crop_and_flip(
     """Crop the padded images, then mirror those marked by ``mask``; see ``crop`` and ``flip``."""
     n, channels, height, width = images.shape
     x = images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C), as it lies in memory
-    if offsets is not None:
+    if offsets is not None and n:
         x = _pad(x, padding, mode)
         h, w = x.shape[1:3]
         top, left = offsets.unbind(1)

@@ -269,6 +269,13 @@ def test_augment_with_everything_off_changes_nothing():
     assert torch.equal(Augment(padding=0, flip="none")(images, generator=generator()), images)
 
 
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+def test_no_images_are_augmented_to_none(mode):
+    """A filter that leaves no image gave an error about strides."""
+    images = batch(0)
+    assert Augment(pad_mode=mode, cutout=8)(images, generator=generator()).shape == images.shape
+
+
 def test_alternating_augment_uses_the_mask():
     """The mask ignored, and half of the images flipped at random on top of it."""
     images, mask = batch(10), alternating_flips(10, 3, seed=0)

@@ -321,6 +321,7 @@ def test_subfolders_stay_together(tmp_path):
         patients = [{name.split("/")[1] for name in names} for names in files(parts).values()]
         assert len(patients) == 3 and sum(map(len, patients)) == len(set.union(*patients)) == 10
         assert parts["train"].counts().min() > 0
+        assert files(load_parts(tmp_path / "p", seed=seed, group_by_subfolder=True)) == files(parts)
     shutil.move(tmp_path / "p", tmp_path / "few")
     for k in range(1, 10):
         shutil.rmtree(tmp_path / "few" / "ill" / f"patient{k}")

@@ -207,6 +207,20 @@ def test_alone_everything_is_the_identity():
     assert (distributed.rank(), distributed.size(), distributed.local_device()) == (0, 1, None)
 
 
+@pytest.mark.parametrize(("local", "gpu"), [(None, "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
+def test_each_process_of_a_machine_has_its_gpu(monkeypatch, local, gpu):
+    """All processes on the first GPU: slower than one, and out of memory."""
+    monkeypatch.setattr(distributed, "size", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    assert distributed.local_device() == gpu
+    monkeypatch.setattr(distributed, "size", lambda: 1)
+    assert distributed.local_device() is None
+
+
 def test_only_lost_contact_is_reported_as_a_lost_process(monkeypatch):
     """An ordinary error that is called a lost process sends its reader looking in the wrong place."""
     for name, value in {
