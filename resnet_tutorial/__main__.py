@@ -11,7 +11,10 @@ def main() -> int:
         from .cli import main
     except KeyboardInterrupt:
         return 130
-    except ValueError as error:  # of a library that reads the environment, such as MPLBACKEND=x
+    except (
+        ValueError,
+        ImportError,
+    ) as error:  # of a library that reads the environment
         reason = " ".join(str(error).split())[:200]
         print(
             f"resnet-tutorial: a library cannot be loaded ({reason}): "

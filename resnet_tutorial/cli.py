@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         with ended_by_sigterm(), _plain_warnings(), patient_output(), distributed.joined():
             arguments.command(arguments)
-    except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError) as error:
+    # A warning where PYTHONWARNINGS=error makes errors of them.
+    except (ValueError, DownloadError, DivergedError, distributed.WorkerLostError, OSError, Warning) as error:
         _complain(_reason(error))
         return 2
     except KeyboardInterrupt as error:
@@ -132,7 +133,8 @@ def _complain(text: str) -> None:
 
 
 def _line(text: str) -> str:
-    """Return a message as one line, without what a terminal would obey."""
+    """Return a message as one line, without what a terminal would obey, however much it quotes."""
+    text = text if len(text) < 2000 else f"{text[:1000]} ... {text[-900:]}"
     return "".join(letter if letter.isprintable() else " " for letter in f"resnet-tutorial: {text}")
 
 

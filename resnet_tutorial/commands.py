@@ -27,7 +27,7 @@ from .photos import (
     what_is_there,
     write_table,
 )
-from .targets import miss_best, refuse_foreign
+from .targets import miss_best, refuse_among_photos, refuse_foreign, refuse_outputs
 from .training import Board, DivergedError, History, Recipe, Row, distributed, fit, get_recipe
 
 SHIPPED = "cifar10"
@@ -43,7 +43,8 @@ def download(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
-    recipe, how = _recipe(arguments), Preprocess(arguments.size or 32)
+    given = {name: value for name in ("size", "white") if (value := getattr(arguments, name)) is not None}
+    recipe, how = _recipe(arguments), Preprocess(**given)
     if arguments.classes and len({*arguments.classes}) < 2:
         raise ValueError(f"--classes {arguments.classes[0]!r}: give at least two classes to tell apart")
     test = None
@@ -166,6 +167,8 @@ def _run(
     # Refuse a device or precision that is not there before anything is written.
     device = runtime.pick_device(arguments.device or distributed.local_device())
     out, precision = _folder(arguments, name, recipe), arguments.precision
+    if photos:
+        refuse_among_photos(out, arguments.data, [file for split in parts.values() for file in split.files])
     if arguments.resume and precision == "auto" and (out / "checkpoint.pt").is_file():
         precision = training.saved_precision(out / "checkpoint.pt")
     dtype = runtime.pick_precision(device, precision)
@@ -287,13 +290,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     network = open_network(
         arguments.weights, name=arguments.model, size=arguments.size, white=arguments.white
     )
-    files = {"numbers (--json)": arguments.json, "logits (--logits)": arguments.logits}
-    places = {"page (--report)": arguments.report} | {what: p and p.parent for what, p in files.items()}
-    for what, place in places.items():
-        if place is not None:
-            refuse_unwritable(place, what=f"the {what}")
-    refuse_foreign(arguments.json, what="report")
-    refuse_foreign(arguments.logits, what="logits")
+    refuse_outputs({"report": arguments.json, "logits": arguments.logits}, arguments.report)
     seen = 0
     where = arguments.data or (None if network.known or network.metadata.get("photos") else "sample")
     if where in CIFAR_DATA:
@@ -302,6 +299,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         on_error = "skip" if arguments.skip_unreadable else "raise"
         options = {"part": arguments.part, "allow_seen": arguments.allow_seen}
         split, seen = unseen_photos(network, where, **options, on_error=on_error, cache=True)
+        if arguments.report is not None and (folder := where or (network.known and network.known.folder)):
+            refuse_among_photos(arguments.report, folder, split.files)
     split = only_classes(split, arguments.classes)
     raw = evaluation.predict(
         network.model,
@@ -332,7 +331,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"saved {page}")
     if arguments.json is not None:
         content = report.to_dict() | {"data": split.name, "seen_in_training": seen}
-        with atomic(arguments.json) as file:
+        with atomic(arguments.json, parents=True) as file:
             file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         print(f"saved {arguments.json}")
 
@@ -346,9 +345,7 @@ def predict(arguments: argparse.Namespace) -> None:
     top = min(3, len(classes)) if arguments.top is None else arguments.top
     if not 1 <= top <= len(classes):
         raise ValueError(f"--top must be between 1 and {len(classes)}, not {top}")
-    if arguments.csv is not None:
-        refuse_unwritable(arguments.csv.parent, what="the table (--csv)")
-        refuse_foreign(arguments.csv, what="table")
+    refuse_outputs({"table": arguments.csv})
     paths = data.find_pictures(arguments.images)
     on_error = "skip" if arguments.skip_unreadable else "raise"
     device, rows = runtime.pick_device(arguments.device), []
@@ -371,8 +368,7 @@ def predict(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Write a network as ONNX."""
     network = open_network(arguments.weights, name=arguments.model, size=arguments.size)
-    refuse_unwritable(arguments.file.parent, what="the network")
-    refuse_foreign(arguments.file, what="ONNX network")
+    refuse_outputs({"ONNX network": arguments.file})
     how, temperature = network.how, network.temperature
     error = evaluation.export_onnx(
         arguments.file, network.model, classes=network.classes, how=how, temperature=temperature

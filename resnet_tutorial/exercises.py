@@ -264,7 +264,9 @@ def check_notebook(
 def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
     """Judge one answer after the other in another process; after an answer that ends it, in the next."""
     verdicts: list[Verdict] = []
-    program = "import sys; from resnet_tutorial import exercises; exercises._report(*sys.argv[1:])"
+    # A reader's own random.py is for the answers, not for the packages, which import another.
+    program = "import sys; from resnet_tutorial import exercises; sys.path.append(''); "
+    program += "exercises._report(*sys.argv[1:])"
     nowhere = subprocess.DEVNULL  # an answer may print for ever
     with tempfile.TemporaryDirectory() as folder:
         told, late = Path(folder, "verdicts"), Path(folder, "late")
@@ -272,7 +274,7 @@ def _in_a_child(chapter: int, path: Path, seconds: float) -> list[Verdict]:
             for file in (told, late):
                 file.write_text("")
             arguments = map(str, (chapter, path, rest[0].number, seconds, told, late))
-            command = [sys.executable, "-c", program, *arguments]
+            command = [sys.executable, "-P", "-c", program, *arguments]
             subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
             states = [json.loads(line) for line in told.read_text().splitlines()]
             too_late = f"it did not end within {seconds:g} seconds"
@@ -337,10 +339,10 @@ def _definitions(sources: Iterable[str]) -> dict[str, Any]:
     wanted = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
     for source in sources:
         nodes: list[ast.stmt] = []
-        with contextlib.suppress(SyntaxError):
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
             nodes = [node for node in ast.parse(_plain(source)).body if isinstance(node, wanted)]
         for node in nodes:
-            with contextlib.suppress(Exception):  # one that needs a result of the chapter is left out
+            with contextlib.suppress(Exception, SystemExit):  # one that needs a chapter's result is left out
                 exec(compile(ast.Module([node], []), "<chapter>", "exec"), namespace)
     return namespace
 

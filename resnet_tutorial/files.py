@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 # fmt: off
 __all__ = [
-    "ASSETS", "LARGEST_JSON", "atomic", "claimed", "damaged", "read_sized", "refuse_swollen",
-    "refuse_unwritable", "remove_stale", "waiting", "workspace",
+    "ASSETS", "LARGEST_JSON", "atomic", "claimed", "damaged", "read_sized", "refuse_reserving",
+    "refuse_swollen", "refuse_unwritable", "remove_stale", "waiting", "workspace",
 ]
 # fmt: on
 
@@ -54,12 +54,13 @@ def atomic(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     if reason := _no_file(path, target):
         raise ValueError(f"cannot write {path}: {reason}: give the name of a file")
-    # In the same directory: to be renamed, not copied.
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    # In the same directory: to be renamed, not copied. The longest name that may be has 255 bytes.
+    start = f".{target.name[:50]}."
+    partial = target.with_name(f"{start}{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         if parents:
             target.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(target.parent, f".{glob.escape(target.name)}.*.partial")
+        remove_stale(target.parent, f"{glob.escape(start)}*.partial")
         with open(partial, "wb") as file:
             yield file
             file.flush()
@@ -135,6 +136,29 @@ def refuse_swollen(path: str | Path, *, most: int | None = None) -> None:
         most = os.stat(path).st_size if most is None else most
         if inside > most:
             raise ValueError(f"it says that it holds {inside:,} bytes, of {most:,} at most")
+
+
+def refuse_reserving(path: str | Path) -> None:
+    """Raise ``ValueError`` if a file of ``torch.save`` calls ``bytearray``: a few bytes would take gigabytes.
+
+    PyTorch's careful reader, ``weights_only``, allows that call; no state dict needs it.
+
+    Example:
+        >>> import torch
+        >>> torch.save({"weight": torch.zeros(2)}, "good.pt")
+        >>> torch.save(bytearray(9), "bad.pt")
+        >>> refuse_reserving("good.pt")
+        >>> refuse_reserving("bad.pt")
+        Traceback (most recent call last):
+        ValueError: it reserves memory on its own
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            pickles = [parts.read(name) for name in parts.namelist() if name.endswith("data.pkl")]
+    else:
+        pickles = [Path(path).read_bytes()]
+    if any(b"bytearray" in one for one in pickles):
+        raise ValueError("it reserves memory on its own")
 
 
 def refuse_unwritable(path: str | Path, *, what: str) -> None:

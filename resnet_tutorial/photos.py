@@ -97,6 +97,8 @@ def open_network(
     elif not path.suffix:
         path = models.shipped("resnet20", weights)
     model, metadata = models.load_model(path, name=name)
+    if (channels := model.config["in_channels"]) != 3:
+        raise ValueError(f"{path} takes pictures of {channels} channels: give a network for colour pictures")
     if "config" in metadata:
         try:
             how = Preprocess.from_stored(metadata)
@@ -268,5 +270,5 @@ def write_table(path: Path, rows: list[tuple[Path, list[tuple[str, float]]]]) ->
     for file, best in rows:
         cells = [cell for name, share in best for cell in (FORMULA.sub(r"'\g<0>", name), f"{share:.4f}")]
         table.writerow([FORMULA.sub(r"./\g<0>", str(file)), *cells])
-    with atomic(path) as written:
+    with atomic(path, parents=True) as written:
         written.write(text.getvalue().encode(errors="surrogateescape"))

@@ -3,17 +3,71 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from . import models
 from .data import Split
-from .files import LARGEST_JSON, read_sized
+from .evaluation import REPORT_FILES
+from .files import LARGEST_JSON, read_sized, refuse_unwritable
 from .training import History
 
-__all__ = ["miss_best", "refuse_foreign"]
+__all__ = ["miss_best", "refuse_among_photos", "refuse_foreign", "refuse_outputs"]
+
+OPTIONS = {
+    "report": "numbers (--json)",
+    "logits": "logits (--logits)",
+    "table": "table (--csv)",
+    "ONNX network": "network",
+}
+PAGE = "page (--report)"
+
+
+def refuse_outputs(files: Mapping[str, Path | None], page: Path | None = None) -> None:
+    """Raise ``ValueError`` if an output cannot be written, would replace a foreign file, or another output.
+
+    Ask before long work, not after it.
+
+    Args:
+        files: What to write, by kind: those of ``refuse_foreign``.
+        page: The folder of a report.
+
+    Example:
+        >>> refuse_outputs({"report": Path("a.npz"), "logits": Path("a.npz")})
+        Traceback (most recent call last):
+        ValueError: a.npz is to be the numbers (--json) and the logits (--logits): give two names
+    """
+    places: dict[str, str] = {}
+    if page is not None:
+        refuse_unwritable(page, what=f"the {PAGE}")
+        found = next((name for name in REPORT_FILES if (page / name).exists()), None)
+        if found and not _json_of("title", "about", "metrics")(page / "report.json"):
+            raise ValueError(f"{page} has {found}, of no earlier report: give another folder for the {PAGE}")
+        places = {os.path.realpath(page / name): PAGE for name in ("", *REPORT_FILES)}
+    for kind, path in files.items():
+        if path is not None:
+            what = OPTIONS[kind]
+            refuse_unwritable(path.parent, what=f"the {what}")
+            refuse_foreign(path, what=kind)
+            if (other := places.setdefault(os.path.realpath(path), what)) != what:
+                raise ValueError(f"{path} is to be the {other} and the {what}: give two names")
+
+
+def refuse_among_photos(out: Path, folder: str | Path, files: Iterable[str]) -> None:
+    """Raise ``ValueError`` if results in ``out`` lie in a folder of photos, whose class they would hide.
+
+    Example:
+        >>> refuse_among_photos(Path("pets/cat/run"), "pets", ["cat/1.png", "dog/1.png"])
+        Traceback (most recent call last):
+        ValueError: pets/cat/run is among the photos of pets: give another folder
+    """
+    root, place = Path(os.path.realpath(folder)), Path(os.path.realpath(out))
+    taken = {root / parent for name in files for parent in Path(name).parents if parent.name}
+    if not taken.isdisjoint([place, *place.parents]):
+        raise ValueError(f"{out} is among the photos of {folder}: give another folder")
 
 
 def refuse_foreign(path: Path | None, *, what: str) -> None:
@@ -37,7 +91,7 @@ def _json_of(*keys: str) -> Callable[[Path], bool]:
     def ours(path: Path) -> bool:
         try:
             found = json.loads(read_sized(path, LARGEST_JSON))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, FileNotFoundError):
             return False
         return isinstance(found, dict) and found.keys() >= {*keys}
 
@@ -60,13 +114,19 @@ def _begins(start: bytes) -> Callable[[Path], bool]:
     return ours
 
 
+def _onnx(path: Path) -> bool:
+    """Whether it begins with ONNX's version, a number below 32, and another field: no safetensors does."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[:1] == b"\x08" and start[1:2] < b" " and start[8:] != b"{"
+
+
 KINDS: dict[str, Callable[[Path], bool]] = {
     "report": _json_of("accuracy", "n"),
     "record": _json_of("format", "name", "test"),
     "logits": _logits,
     "table": _begins(b"file,class_1,"),
-    # ONNX is a message whose first field, a number, is the version of the format.
-    "ONNX network": _begins(b"\x08"),
+    "ONNX network": _onnx,
 }
 
 
@@ -92,7 +152,8 @@ def miss_best(out: Path, val: Split | None) -> None:
         return
     try:
         epoch = models.load_weights(path)[1].get("epoch", 0)
-        problem = f"is of epoch {epoch}, not of {best['epoch']}" if epoch < best["epoch"] else ""
+        good = type(epoch) is int and epoch >= best["epoch"]
+        problem = "" if good else f"is of epoch {epoch!r:.40}, not of {best['epoch']}"
     except (FileNotFoundError, ValueError) as error:
         problem = f"cannot be used ({error})"
     if problem:

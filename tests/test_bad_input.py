@@ -164,6 +164,16 @@ ARGUMENTS = [
     (f"{LOOK} --logits run/model.safetensors", "no earlier logits", None),
     (f"{LOOK} --logits run/checkpoint.pt", "no earlier logits", None),
     (f"{LOOK} --report file", "no directory", None),
+    (f"{LOOK} --report photos/cold", "among the photos", None),
+    (f"{LOOK} --report photos/cold/page", "among the photos", None),
+    (f"{LOOK} --json a.npz --logits a.npz", "the numbers (--json) and the logits (--logits)", None),
+    (f"{LOOK} --report page --json page/report.json", "the page (--report) and the numbers (--json)", None),
+    (f"{LOOK} --report page --logits page", "the page (--report) and the logits (--logits)", None),
+    (f"{TRAIN} --out photos/cold", "among the photos", None),
+    (f"{TRAIN} --out photos/cold/run", "among the photos", None),
+    ("finetune --data photos --weights small.safetensors --out photos/warm", "among the photos", None),
+    (f"{TRAIN} --white 0", "white", None),
+    (f"{TRAIN} --size 0", "size", None),
     (f"{NAME} --csv file", "no earlier table", None),
     (f"{NAME} --csv run/history.csv", "no earlier table", None),
     (f"{NAME} --csv run/parts.csv", "no earlier table", None),
@@ -198,7 +208,43 @@ def cut(path: str, keep: int) -> Callable[[Path], None]:
     return spoil
 
 
+def own_page(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / "page").mkdir()
+        (folder / "page" / name).write_text("mine")
+
+    return spoil
+
+
+def own_logits(name: str) -> Callable[[Path], None]:
+    """Beside a record that is not there yet."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "records").mkdir()
+        (folder / "records" / f"resnet8-quick-epochs1-s0.{name}").write_text("mine")
+
+    return spoil
+
+
+def lost_picture(folder: Path) -> None:
+    (folder / "pets").mkdir()
+    (folder / "pets" / "x.png").symlink_to("nowhere.png")
+
+
+def begins_like_onnx(folder: Path) -> None:
+    """A network whose header has a length of 8 and a multiple of 256: its first byte is that of ONNX."""
+    path, tensors, metadata = small_network(folder)
+    for more in range(256):
+        save_file(tensors, path, metadata={"resnet_tutorial": json.dumps(metadata | {"note": "x" * more})})
+        if path.read_bytes()[0] == 8:
+            return
+
+
 PLACES = [
+    *[(f"{LOOK} --report page", name, own_page(name)) for name in ("index.html", "roc.png", "report.json")],
+    *[(RECORD, f"{name} exists", own_logits(name)) for name in ("npz", "new.npz")],
+    ("export run/model.safetensors small.safetensors", "no earlier ONNX", begins_like_onnx),
+    ("predict pets --weights small.safetensors", "link that leads nowhere", lost_picture),
     (f"{TRAIN} --out link", "leads nowhere", link("link", "nowhere")),
     (f"{TRAIN} --out link", "leads nowhere", link("link", "link")),
     (f"{LOOK} --json link", "circle", link("link", "link")),
@@ -246,6 +292,7 @@ PLACES = [
             b"x" * 200_000,
             b"part,class,file,pixels\n",
             b"part,class,file,pixels\nfolder\n",
+            b"part,class,file,pixels\nfolder,,photos,\n\n",
         )
     ],
 ]
@@ -368,6 +415,9 @@ def many_sums(path: Path) -> None:
     torch.save(state | {"sums": torch.zeros(MANY)}, path)
 
 
+LIST_OF_NOTHING = b"part,class,file,pixels\nfolder,,photos,\n" + b"\n" * 5_000_000
+
+
 def many_images(path: Path) -> None:
     with path.open("wb") as file:
         np.savez(file, train_images=np.zeros(MANY, np.float32))
@@ -379,7 +429,24 @@ def film(folder: Path) -> None:
     os.truncate(folder / "film.mkv", 10**9)
 
 
+def reserving(path: str) -> Callable[[Path], None]:
+    """A pickle of a few bytes that makes 400 MB of zeros; PyTorch's careful reader lets it."""
+
+    def spoil(folder: Path) -> None:
+        torch.save({}, folder / "empty")
+        with zipfile.ZipFile(folder / "empty") as good, zipfile.ZipFile(folder / path, "w") as bad:
+            for name in good.namelist():
+                call = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 4 * 10**8) + b"\x85R."
+                bad.writestr(name, call if name.endswith("data.pkl") else good.read(name))
+        (folder / "empty").unlink()
+
+    return spoil
+
+
 LYING = [
+    (FOREIGN, "reserves memory", reserving("w.pt")),
+    (RESUME, "reserves memory", reserving("run/checkpoint.pt")),
+    ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", LIST_OF_NOTHING)),
     *[
         (NAME, "small.safetensors", content("small.safetensors", start + bytes(100)))
         for start in (

@@ -362,6 +362,8 @@ def test_a_message_is_one_line_whatever_it_quotes(photos, tmp_path, capsys):
     about = {"classes": names, "normalize": CIFAR10, **Preprocess().stored()}
     path = models.save_model(tmp_path / "odd.safetensors", model, **about)
     assert "the network knows a b,  [31mc, but" in refusal(capsys, "evaluate", path, "--data", photos)
+    models.save_model(path, model, **about | {"classes": ("a" * 10**6, "b")})
+    assert len(refusal(capsys, "evaluate", path, "--data", photos)) < 2000
 
 
 @pytest.mark.parametrize("stream", ["closed by the shell", "closed by its reader"])

@@ -254,6 +254,31 @@ def test_an_answer_cannot_fill_the_memory(tmp_path):
     assert len(verdicts[3].help) < 300 and taken < 10**7
 
 
+@pytest.mark.parametrize(
+    "taught",
+    ["x = '\ud800'", "x = " + "-" * 200_000 + "1", "def f(x=__import__('sys').exit(0)): pass"],
+    ids=["no text", "nested", "ends"],
+)
+def test_an_odd_cell_of_the_chapter_is_left_out(tmp_path, taught):
+    """A right answer was told to have ended the program."""
+    path = only(tmp_path, {"3.2": RIGHT["3.2"]})
+    book = json.loads(path.read_text())
+    book["cells"].insert(0, {"cell_type": "code", "source": taught})
+    path.write_text(json.dumps(book))
+    (verdict,) = [v for v in exercises.check_notebook(3, path, seconds=60) if v.exercise.number == "3.2"]
+    assert verdict.state == "right", verdict
+
+
+def test_a_readers_own_modules_are_for_the_answers_alone(tmp_path, monkeypatch):
+    """A random.py in the folder of the chapters ended every answer."""
+    monkeypatch.chdir(tmp_path)
+    Path("random.py").write_text("raise SystemExit")
+    Path("mine.py").write_text(f"depths = {RIGHT['3.2'].splitlines()[-1]}")
+    path = only(tmp_path, {"3.2": "import mine\nmine.depths"})
+    (verdict,) = [v for v in exercises.check_notebook(3, path, seconds=60) if v.exercise.number == "3.2"]
+    assert verdict.state == "right", verdict
+
+
 def test_an_answer_may_raise_whatever_it_likes(tmp_path):
     """`exit()` ended the check, with status 0 and no verdict."""
     answers = {"3.1": "exit()", "3.2": RIGHT["3.2"]}

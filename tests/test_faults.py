@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,10 @@ def test_ctrl_c_while_torch_writes_is_ctrl_c(tmp_path, asked):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["run.pt"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (ValueError("bad\nbackend"), 2)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(KeyboardInterrupt(), 130), (ValueError("bad\nbackend"), 2), (ImportError("bad\nbackend"), 2)],
+)
 def test_what_ends_the_imports_gives_no_traceback(monkeypatch, capsys, error, status):
     """Loading PyTorch takes seconds, in which people press Ctrl-C; MPLBACKEND=x ends it, too."""
     real = builtins.__import__
@@ -275,6 +279,15 @@ def test_a_setting_that_a_library_refuses_is_one_line(name, value):
     done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("resnet-tutorial: a library cannot be loaded (") and value in done.stderr
+
+
+def test_warnings_made_errors_are_one_line(here, capsys):
+    """PYTHONWARNINGS=error made a traceback of each of our own warnings."""
+    (here / "photos" / "cold" / "note.txt").write_text("no picture")
+    with warnings.catch_warnings(action="error"):
+        assert cli.main([*TRAIN.split(), "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ignored, no pictures" in line
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

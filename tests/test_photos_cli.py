@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from resnet_tutorial import cli, models, training
-from resnet_tutorial.data import CIFAR10, PartList, load_folder
+from resnet_tutorial.data import CIFAR10, Normalize, PartList, load_folder
 from resnet_tutorial.evaluation import Predictions
 
 RNG = np.random.default_rng(0)
@@ -287,3 +287,53 @@ def test_the_temperature_is_stored_and_used(photos, trained, tmp_path):
         shares = np.array([[float(row[f"probability_{k}"]) for k in (1, 2)] for row in rows])
         logits.append(np.log(shares[:, 0] / shares[:, 1]))
     assert logits[0] == pytest.approx(2 * logits[1], rel=0.05)
+
+
+def test_white_is_what_train_is_told(photos, tmp_path):
+    """`train --white` was ignored, and its warning went on to advise it."""
+    out = tmp_path / "run"
+    assert run("train", "--data", photos, "--model", "resnet8", "--white", 4095, "--out", out, *ALONE) == 0
+    assert models.load_model(out / "model.safetensors")[1]["white"] == 4095
+
+
+def test_files_may_have_new_folders_and_the_longest_names(trained, photos, tmp_path):
+    """All was measured, and then not written."""
+    name = f"{'a' * 250}.csv"
+    numbers, table = tmp_path / "new" / "folder" / "r.json", tmp_path / "x" / name
+    assert run("evaluate", trained, "--json", numbers) == 0 and numbers.exists()
+    assert run("predict", photos / "cold" / "01.png", "--weights", trained, "--csv", table) == 0
+    assert table.exists()
+
+
+def test_a_link_that_leads_nowhere_can_be_skipped(photos, trained, capsys):
+    for name, target in (("lost", "nowhere.png"), ("round", "round.png")):
+        (photos / "cold" / f"{name}.png").symlink_to(target)
+    assert "a link that leads nowhere" in refusal(capsys, "predict", photos, "--weights", trained)
+    with pytest.warns(UserWarning, match=r"lost\.png.*round\.png"):
+        assert run("predict", photos, "--weights", trained, "--skip-unreadable") == 0
+
+
+@pytest.mark.parametrize("epoch", [None, "x", [1], True])
+def test_the_best_network_of_a_run_that_goes_on_may_say_anything(photos, tmp_path, epoch):
+    """`--resume` ended with a TypeError about numbers."""
+    command = ["train", "--data", photos, "--model", "resnet8", "--out", tmp_path / "run", *ALONE]
+    assert run(*command) == 0
+    best = tmp_path / "run" / "best.safetensors"
+    model, about = models.load_model(best)
+    about |= {"epoch": epoch, "normalize": Normalize(about.pop("mean"), about.pop("std"))}
+    models.save_model(best, model, **about)
+    with pytest.warns(UserWarning, match=r"best\.safetensors is of epoch .*, not of 1"):
+        assert run(*command, "--resume") == 0
+
+
+def test_another_normalisation_or_method_is_another_run(photos, trained, tmp_path, capsys):
+    """A run went on with pixels ten times as large, and its loss rose to 57."""
+    first = ["finetune", "--data", photos, "--weights", trained, "--out", tmp_path / "ft", *ALONE]
+    assert run(*first, "--method", "all") == 0
+    model, about = models.load_model(trained)
+    other = tmp_path / "other.safetensors"
+    about = {name: value for name, value in about.items() if name not in ("mean", "std")}
+    models.save_model(other, model, **about, normalize=Normalize((0.9,) * 3, (0.01,) * 3))
+    again = [other if word == trained else word for word in first]
+    assert "normalisation" in refusal(capsys, *again, "--method", "all", "--resume")
+    assert "groups" in refusal(capsys, *first, "--method", "gradual", "--resume")

@@ -71,15 +71,19 @@ class PartList:
             return None
         if not Path(path).is_file():  # to open a pipe would be to wait for ever
             raise ValueError(f"{path} is no list of photos but no regular file: remove it")
+        expected = f"each line must have {len(COLUMNS)} parts, the first {','.join(COLUMNS)}"
+        rows: list[list[str]] = []
         try:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-                lines = [*csv.reader(file), []]
+                for row in csv.reader(file):
+                    if len(row) != len(COLUMNS) or (not rows and tuple(row) != COLUMNS):
+                        raise ValueError(f"{path} is no list of photos: {expected}")
+                    rows.append(row)
         except csv.Error as error:
             raise ValueError(f"{path} is no list of photos: {error}") from None
-        head, rows = lines[0], lines[1:]
-        if tuple(head) != COLUMNS or len(rows) < 2 or any(len(row) != len(COLUMNS) for row in rows[:-1]):
-            raise ValueError(f"{path} is no list of photos: its first line must be {','.join(COLUMNS)}")
-        return cls(Path(rows[0][2]), tuple(Entry(*row) for row in rows[1:-1]))
+        if len(rows) < 2:
+            raise ValueError(f"{path} is no list of photos: {expected}")
+        return cls(Path(rows[1][2]), tuple(Entry(*row) for row in rows[2:]))
 
     def save(self, path: str | Path) -> None:
         """Write it as CSV; the first line after the head names the folder."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .preprocess import WHITE, Preprocess
 
@@ -85,9 +85,11 @@ def read_pictures(paths: Sequence[Path], how: Preprocess) -> Iterator[Picture]:
 
 def read_picture(path: Path, how: Preprocess) -> Picture:
     """Read one file; only a missing one raises."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"there is no picture {path}")
     try:
+        if not path.exists():
+            raise ValueError("it is a link that leads nowhere")
         if not path.is_file():  # to open a pipe would be to wait for ever
             raise ValueError("it is not a regular file")
         if path.suffix.lower() in HEIF_SUFFIXES and not _knows_heif():
@@ -112,7 +114,9 @@ def read_picture(path: Path, how: Preprocess) -> Picture:
 def _square(picture: Image.Image, how: Preprocess) -> Picture:
     """Decode an open picture and cut the square out of it."""
     picture.load()
-    ImageOps.exif_transpose(picture, in_place=True)
+    picture.getexif().get(ExifTags.Base.Orientation)  # raises where it cannot be known
+    with suppress(Exception):  # of its other tags, which are written anew once the pixels are turned
+        ImageOps.exif_transpose(picture, in_place=True)
     upright, largest = _as_rgb(picture, how.white)
     width, height = upright.size
     side = min(width, height) * how.size / how.resize

@@ -170,6 +170,8 @@ class Split:
         label_of = torch.full((len(self.classes),), -1)
         label_of[[self.classes.index(entry) for entry in names]] = torch.arange(len(names))
         labels = label_of.to(self.labels.device)[self.labels]
+        if not bool((labels >= 0).any()):
+            raise ValueError(f"{self.name!r} has no image of {', '.join(names)}")
         part = self.subset(labels >= 0, name=name)
         return replace(part, labels=labels[labels >= 0], classes=names)
 

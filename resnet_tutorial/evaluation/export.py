@@ -82,7 +82,8 @@ def export_onnx(
     with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()):  # of the exporter's
         made = torch.onnx.export(whole, (pixels,), dynamo=True, dynamic_shapes=batch, verbose=False, **names)
     graph = cast(torch.onnx.ONNXProgram, made).model_proto
-    about = {"classes": list(classes), **how.stored(), "temperature": temperature}
+    named = [name.encode(errors="replace").decode() for name in classes]  # one may be no text
+    about = {"classes": named, **how.stored(), "temperature": temperature}
     for name, value in about.items():
         graph.metadata_props.add(key=name, value=json.dumps(value, ensure_ascii=False))
     content = graph.SerializeToString()

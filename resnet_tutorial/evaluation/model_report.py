@@ -23,6 +23,7 @@ from .metrics import Report, reliability_bins, report
 from .predictions import Predictions
 
 FIGURES = ("confusion", "roc", "precision-recall", "calibration", "mistakes")  # not every report has all
+REPORT_FILES = ("index.html", "report.json", *(f"{name}.png" for name in FIGURES))
 LISTED = 200  # wrong predictions with their files
 MISTAKES = 8  # how many of the most confident wrong predictions are shown
 STYLE = """

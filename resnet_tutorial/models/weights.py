@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic, damaged, refuse_swollen, waiting
+from ..files import ASSETS, atomic, damaged, refuse_reserving, refuse_swollen, waiting
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
@@ -269,6 +269,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         refuse_swollen(path)
+        refuse_reserving(path)
         with warnings.catch_warnings(action="ignore"):  # of PyTorch's, on kinds of tensors refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything

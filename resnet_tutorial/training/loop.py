@@ -193,7 +193,7 @@ def fit(
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     average = MovingAverage(model, recipe.ema) if recipe.ema else None
-    identity = {} if checkpoint is None else _identity(history, model, train, val, groups)
+    identity = {} if checkpoint is None else _identity(history, model, train, val, groups, normalize)
     state = Progress(identity, history, model, optimizer, scaler, average, device)
     if resume and checkpoint is not None:
         state.load(checkpoint)
@@ -338,7 +338,12 @@ def _in_notebook() -> bool:
 
 
 def _identity(
-    history: History, model: nn.Module, train: Split, val: Split | None, groups: list[dict[str, Any]] | None
+    history: History,
+    model: nn.Module,
+    train: Split,
+    val: Split | None,
+    groups: list[dict[str, Any]] | None,
+    normalize: Normalize,
 ) -> dict[str, Any]:
     """Return what must agree before a run may go on: recipe, seed, data, network, and what is trained."""
     return history.recipe | {
@@ -348,7 +353,8 @@ def _identity(
         "validation data": None if val is None else val.fingerprint[:12],
         "network": getattr(model, "config", type(model).__name__),
         "trained parameters": [name for name, p in model.named_parameters() if p.requires_grad],
-        "groups": [[group["lr"], len(group["params"])] for group in groups or ()],
+        "groups": [[group["lr"], len(group["params"]), group.get("start", 0)] for group in groups or ()],
+        "normalisation": [list(normalize.mean), list(normalize.std)],
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..files import atomic, damaged, refuse_swollen
+from ..files import atomic, damaged, refuse_reserving, refuse_swollen
 from . import distributed
 from .optimizers import MovingAverage
 
@@ -293,8 +293,10 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:
             if broken := parts.testzip():  # torch.load does not look at the check sums
                 raise ValueError(f"the check sum of {broken} is wrong")
+        refuse_reserving(path)
         content = torch.load(path, map_location=device, weights_only=True)
-        content = {name: content[name] for name in ("identity", "rows", *content)}
+        if not isinstance(content, dict):
+            raise ValueError("it holds no state by name")
         _check(content)
         return content
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything

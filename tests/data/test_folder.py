@@ -125,6 +125,17 @@ def test_the_cameras_orientation_is_applied(tmp_path, orientation) -> None:
     assert torch.equal(load_image(tmp_path / "x.png"), torch.tensor(upright).permute(2, 0, 1))
 
 
+def test_an_odd_tag_beside_the_orientation_is_no_reason_to_refuse_a_photo(tmp_path) -> None:
+    """ "argument out of range", of a number that nobody asked for."""
+    tags = struct.pack("<HHIi", 0x0100, 9, 1, -5) + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    picture = Image.new("RGB", (32, 32), "red")
+    picture.paste("blue", (0, 0, 16, 32))  # the left half: at the top, once it is turned
+    picture.save(tmp_path / "x.jpg", exif=exif, quality=95)
+    red, _, blue = load_image(tmp_path / "x.jpg")
+    assert blue[:14].min() > 200 > 50 > red[:14].max() and red[18:].min() > 200
+
+
 def test_a_picture_of_the_right_size_is_not_touched(tmp_path) -> None:
     """CIFAR images blurred by a resize from 32 to 32, or moved by a crop of a larger one."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
