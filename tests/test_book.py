@@ -328,6 +328,28 @@ def test_every_work_says_who_what_where_and_when():
             assert re.search(rf"^  ({field}) = \{{.+\}},$", body, re.M), f"{key} has no {field}"
 
 
+def stored(node: ast.AST) -> set[str]:
+    """The names that a statement gives a value, without those inside functions and comprehensions."""
+    inner = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp
+    if isinstance(node, inner | ast.GeneratorExp):
+        return set()
+    own = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
+    return own.union(*map(stored, ast.iter_child_nodes(node)))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_the_name_of_a_function_is_that_of_nothing_else(path):
+    """A reader who goes back to an earlier cell finds a tensor where a function was."""
+    functions, values = set(), set()
+    for cell in cells(path, "code"):
+        source = re.sub(r"^\s*[%!].*$", "", cell["source"], flags=re.MULTILINE)
+        for node in ast.parse(source).body:
+            kind = ast.FunctionDef | ast.ClassDef
+            functions |= {node.name} if isinstance(node, kind) else set()
+            values |= stored(node)
+    assert functions & values == set()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda path: path.name)
 def test_no_absolute_path(path):
     """A path of the author's machine works nowhere else."""
