@@ -142,3 +142,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_found_for_it(tmp_path, monke
         history = fit(model, train, None, recipe, device="cpu", checkpoint=tmp_path / "run.pt", resume=resume)
         assert history.setup["precision"] == "bfloat16"
     assert saved_precision(tmp_path / "run.pt") == "bf16"
+    content = torch.load(tmp_path / "run.pt", weights_only=True)
+    content["identity"]["precision"] = "float16"
+    torch.save(content, tmp_path / "run.pt")
+    assert saved_precision(tmp_path / "run.pt") == "fp16"

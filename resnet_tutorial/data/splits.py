@@ -232,8 +232,8 @@ class Split:
         device = torch.device(device)
         if device.type != "cuda" or self.images.numel() > torch.cuda.mem_get_info(device)[0] / 2:
             return self
-        images = torch.empty(self.images.shape, dtype=torch.uint8, device=device)
-        images = images.to(memory_format=torch.channels_last)
+        how = {"dtype": torch.uint8, "device": device, "memory_format": torch.channels_last}
+        images = torch.empty(self.images.shape, **how)
         for start in range(0, len(self), 256):
             images[start : start + 256] = self.images[start : start + 256].to(device)
         return replace(self, images=images, labels=self.labels.to(device))

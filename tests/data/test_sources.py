@@ -151,6 +151,11 @@ def test_every_kind_of_copy_gives_the_same_arrays(tiny: sources.Arrays, tmp_path
     assert sources.read_npm_archive(npm).test_images.flags.writeable  # torch.from_numpy warns otherwise
 
 
+def test_an_npm_that_says_nothing_gave_no_reason(tmp_path) -> None:
+    (tmp_path / "log").touch()
+    assert sources._npm_reason(tmp_path / "log") == "it gave no reason"
+
+
 COPIES = [sources.write_cache, write_python_batches, write_python_archive, write_binary_batches]
 
 

@@ -435,6 +435,8 @@ def test_history_as_csv(tmp_path):
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert [float(row["train_loss"]) for row in rows] == history.column("train_loss")
     assert rows[0]["val_loss"] == ""
+    History().save_csv(tmp_path / "none.csv")
+    assert (tmp_path / "none.csv").read_text() == "epoch\n"
 
 
 def test_parameter_groups_are_those_of_the_network():
