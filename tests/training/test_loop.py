@@ -427,6 +427,14 @@ def test_validation_may_average_the_mirror_image():
     assert history.rows[0]["val_loss"] != pytest.approx(loss_and_accuracy(model, val)[0], rel=1e-6)
 
 
+def test_two_images_are_enough():
+    """Fewer have no variance; two of them are a training, if a short one."""
+    two = coloured().subset([0, 1])
+    assert len(train(small(), two, None, recipe(epochs=1, batch_size=2)).rows) == 1
+    with pytest.raises(ValueError, match="needs at least 2"):
+        train(small(), two.subset([0]), None, recipe(epochs=1, batch_size=2))
+
+
 def test_history_as_csv(tmp_path):
     history = train(small(), coloured(), None, recipe(epochs=2))
     history.save_csv(tmp_path / "history.csv")

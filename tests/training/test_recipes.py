@@ -136,8 +136,10 @@ def test_recipes_are_frozen():
 def test_each_optimizer_is_built_and_steps(name, kind):
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
-    optimizer = constant(optimizer=name, lr=0.01).make_optimizer(layer.parameters())
+    optimizer = constant(optimizer=name, lr=0.01, momentum=0.7).make_optimizer(layer.parameters())
     assert isinstance(optimizer, kind)
+    options = optimizer.param_groups[0]
+    assert options.get("momentum", options.get("betas", (None,))[0]) == 0.7
     layer(torch.ones(4, 3)).sum().backward()
     optimizer.step()
     assert not torch.equal(layer.weight, before)
