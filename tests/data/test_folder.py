@@ -217,14 +217,11 @@ print((peak() - before) // 1000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says the most memory a process ever had")
 @pytest.mark.parametrize(
     ("mode", "name", "how"),
-    [
-        pytest.param("RGB", "x.png", {}, marks=pytest.mark.slow),
-        pytest.param("RGB", "x.jpg", {"progressive": True, "subsampling": 0}, marks=pytest.mark.slow),
-        ("I;16", "x.png", {}),
-    ],
+    [("RGB", "x.png", {}), ("RGB", "x.jpg", {"progressive": True, "subsampling": 0}), ("I;16", "x.png", {})],
 )
 def test_huge_pictures_are_decoded_one_at_a_time(tmp_path, mode, name, how) -> None:
     """Files of less than a megabyte, each of gigabytes once it is decoded, times the number of cores."""
