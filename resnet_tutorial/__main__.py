@@ -11,10 +11,7 @@ def main() -> int:
         from .cli import main
     except KeyboardInterrupt:
         return 130
-    except (
-        ValueError,
-        ImportError,
-    ) as error:  # of a library that reads the environment
+    except (ValueError, ImportError) as error:  # of a library that reads variables
         reason = " ".join(str(error).split())[:200]
         print(
             f"resnet-tutorial: a library cannot be loaded ({reason}): "

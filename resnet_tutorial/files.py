@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import mmap
 import os
 import secrets
 import shutil
@@ -155,9 +156,11 @@ def refuse_reserving(path: str | Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as parts:
             pickles = [parts.read(name) for name in parts.namelist() if name.endswith("data.pkl")]
+        found = any(b"bytearray" in one for one in pickles)
     else:
-        pickles = [Path(path).read_bytes()]
-    if any(b"bytearray" in one for one in pickles):
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            found = whole.find(b"bytearray") >= 0
+    if found:
         raise ValueError("it reserves memory on its own")
 
 

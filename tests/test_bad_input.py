@@ -429,6 +429,9 @@ def film(folder: Path) -> None:
     os.truncate(folder / "film.mkv", 10**9)
 
 
+CALL = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 4 * 10**8) + b"\x85R."
+
+
 def reserving(path: str) -> Callable[[Path], None]:
     """A pickle of a few bytes that makes 400 MB of zeros; PyTorch's careful reader lets it."""
 
@@ -436,8 +439,7 @@ def reserving(path: str) -> Callable[[Path], None]:
         torch.save({}, folder / "empty")
         with zipfile.ZipFile(folder / "empty") as good, zipfile.ZipFile(folder / path, "w") as bad:
             for name in good.namelist():
-                call = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 4 * 10**8) + b"\x85R."
-                bad.writestr(name, call if name.endswith("data.pkl") else good.read(name))
+                bad.writestr(name, CALL if name.endswith("data.pkl") else good.read(name))
         (folder / "empty").unlink()
 
     return spoil
@@ -445,6 +447,7 @@ def reserving(path: str) -> Callable[[Path], None]:
 
 LYING = [
     (FOREIGN, "reserves memory", reserving("w.pt")),
+    (FOREIGN, "reserves memory", content("w.pt", CALL)),
     (RESUME, "reserves memory", reserving("run/checkpoint.pt")),
     ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", LIST_OF_NOTHING)),
     *[
