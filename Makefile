@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 SITE   := book/_build/html/index.html
 PROCESSES := -n auto --maxprocesses 4
 
-# PyTorch's threads sleep while they wait for each other: on a busy machine a training takes a third of the time or less.
+# PyTorch's threads sleep while they wait for each other: a third of the time or less on a busy machine, a fifth more on a quiet one.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help install book test test-all lab publish-config accessibility pdf clean distclean
