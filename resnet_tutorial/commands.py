@@ -43,8 +43,7 @@ def download(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a network from scratch; only ``--record`` looks at the test images, after the end."""
-    given = {name: value for name in ("size", "white") if (value := getattr(arguments, name)) is not None}
-    recipe, how = _recipe(arguments), Preprocess(**given)
+    recipe, how = _recipe(arguments), Preprocess(**_given(arguments, "size", "white"))
     if arguments.classes and len({*arguments.classes}) < 2:
         raise ValueError(f"--classes {arguments.classes[0]!r}: give at least two classes to tell apart")
     test = None
@@ -387,8 +386,12 @@ def check(arguments: argparse.Namespace) -> None:
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = get_recipe(arguments.recipe)
     changes = training.read_changes(arguments.set or ())
-    given = ("epochs", "batch_size", "lr", "best_by")
-    changes |= {name: value for name in given if (value := getattr(arguments, name)) is not None}
+    changes |= _given(arguments, "epochs", "batch_size", "lr", "best_by")
     if arguments.class_weights:
         changes["class_weights"] = True
     return recipe.but(**changes)
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of some options that have a value."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}

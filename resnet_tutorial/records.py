@@ -202,8 +202,8 @@ def refuse_existing(folder: str | Path, name: str, *, overwrite: bool = False) -
     if not name or name != Path(name).name:
         raise ValueError(f"cannot name a record {name!r}: give a file name without a folder")
     refuse_unwritable(folder, what="records (--record)")
-    for ending in (".json", ".npz", ".new.npz"):
-        path = Path(folder) / f"{name}{ending}"
+    logits = Path(folder) / f"{name}.npz"
+    for path in (Path(folder) / f"{name}.json", logits, _arriving(logits)):
         if path.is_dir() or (path.exists() and not overwrite):
             advice = "record into another folder, or replace it (overwrite=True, --overwrite)"
             raise ValueError(f"{path} exists: {advice}")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from resnet_tutorial import exercises
+
 ROOT = Path(__file__).parent.parent
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
@@ -342,8 +344,7 @@ def test_the_name_of_a_function_is_that_of_nothing_else(path):
     """A reader who goes back to an earlier cell finds a tensor where a function was."""
     functions, values = set(), set()
     for cell in cells(path, "code"):
-        source = re.sub(r"^\s*[%!].*$", "", cell["source"], flags=re.MULTILINE)
-        for node in ast.parse(source).body:
+        for node in ast.parse(exercises._plain(cell["source"])).body:
             kind = ast.FunctionDef | ast.ClassDef
             functions |= {node.name} if isinstance(node, kind) else set()
             values |= stored(node)
