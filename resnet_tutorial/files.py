@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import glob
-import mmap
 import os
 import secrets
 import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,15 +15,9 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-# fmt: off
-__all__ = [
-    "ASSETS", "LARGEST_JSON", "atomic", "claimed", "damaged", "read_sized", "refuse_reserving",
-    "refuse_swollen", "refuse_unwritable", "remove_stale", "waiting", "workspace",
-]
-# fmt: on
+__all__ = ["ASSETS", "atomic", "claimed", "refuse_unwritable", "remove_stale", "waiting", "workspace"]
 
 ASSETS = Path(__file__).with_name("assets")  # what comes with the package: images, weights, figure style
-LARGEST_JSON = 10**8  # bytes of a record, report or notebook; a report on 1,000 classes has 8 million
 STALE = 86_400.0  # seconds without a write after which nobody can be at work on a partial file
 WORKSPACE = ".resnet-tutorial-partial-"  # how the names of workspaces begin: nobody else's do
 LOCK = ".resnet-tutorial-lock"
@@ -92,76 +84,6 @@ def _no_file(path: str | Path, target: Path) -> str | None:
     if target.is_symlink():
         return "its links lead in a circle"
     return "it is a device or a pipe" if target.exists() and not target.is_file() else None
-
-
-def read_sized(path: Path, most: int) -> bytes:
-    """Read a regular file, unless it is larger than any real one: looked at before memory is taken.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it has more than ``most`` bytes, or is a pipe, which may never say anything.
-
-    Example:
-        >>> count = Path("batch").write_bytes(b"12345")
-        >>> read_sized(Path("batch"), 5)
-        b'12345'
-        >>> read_sized(Path("batch"), 4)
-        Traceback (most recent call last):
-        ValueError: batch has 5 bytes, at most 4 are possible
-    """
-    size = path.stat().st_size
-    if not path.is_file():
-        raise ValueError(f"{path.name} is no regular file")
-    if size > most:
-        raise ValueError(f"{path.name} has {size:,} bytes, at most {most:,} are possible")
-    return path.read_bytes()
-
-
-def refuse_swollen(path: str | Path, *, most: int | None = None) -> None:
-    """Raise ``ValueError`` if a ZIP file says that it holds more than ``most`` bytes; others are left alone.
-
-    By default that is its own size, since PyTorch and ``numpy.savez`` compress nothing; more is a bomb, a
-    small file that fills the memory.
-
-    Example:
-        >>> with zipfile.ZipFile("zeros.pt", "w", zipfile.ZIP_DEFLATED) as parts:
-        ...     parts.writestr("data", bytes(10_000))
-        >>> refuse_swollen("zeros.pt", most=10_000)
-        >>> refuse_swollen("zeros.pt")
-        Traceback (most recent call last):
-        ValueError: it says that it holds 10,000 bytes, of ... at most
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            inside = sum(part.file_size for part in parts.infolist())
-        most = os.stat(path).st_size if most is None else most
-        if inside > most:
-            raise ValueError(f"it says that it holds {inside:,} bytes, of {most:,} at most")
-
-
-def refuse_reserving(path: str | Path) -> None:
-    """Raise ``ValueError`` if a file of ``torch.save`` calls ``bytearray``: a few bytes would take gigabytes.
-
-    PyTorch's careful reader, ``weights_only``, allows that call; no state dict needs it.
-
-    Example:
-        >>> import torch
-        >>> torch.save({"weight": torch.zeros(2)}, "good.pt")
-        >>> torch.save(bytearray(9), "bad.pt")
-        >>> refuse_reserving("good.pt")
-        >>> refuse_reserving("bad.pt")
-        Traceback (most recent call last):
-        ValueError: it reserves memory on its own
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            pickles = [parts.read(name) for name in parts.namelist() if name.endswith("data.pkl")]
-        found = any(b"bytearray" in one for one in pickles)
-    else:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            found = whole.find(b"bytearray") >= 0
-    if found:
-        raise ValueError("it reserves memory on its own")
 
 
 def refuse_unwritable(path: str | Path, *, what: str) -> None:
@@ -344,17 +266,6 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     """Join the first names, and say how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def damaged(path: str | Path, error: Exception, *, what: str) -> str:
-    """Say in one line that a file is not ``what`` it should be, with the beginning of the reader's own error.
-
-    Example:
-        >>> damaged("a.pt", EOFError(), what="a checkpoint")
-        'a.pt is damaged or not a checkpoint: EOFError'
-    """
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"{path} is damaged or not {what}: {reason[:120]}"
 
 
 @contextmanager

@@ -18,9 +18,10 @@ import torch
 from . import models
 from .data import Split
 from .evaluation import Predictions, predict, report
-from .files import LARGEST_JSON, atomic, read_sized, refuse_unwritable
+from .files import atomic, refuse_unwritable
 from .runtime import source_version
 from .training import RECIPES, History, Recipe, Row
+from .untrusted import LARGEST_JSON, read_sized
 
 # fmt: off
 __all__ = [

@@ -12,8 +12,9 @@ from pathlib import Path
 from . import models
 from .data import Split
 from .evaluation import REPORT_FILES
-from .files import LARGEST_JSON, read_sized, refuse_unwritable
+from .files import refuse_unwritable
 from .training import History
+from .untrusted import LARGEST_JSON, read_sized
 
 __all__ = ["miss_best", "refuse_among_photos", "refuse_foreign", "refuse_outputs"]
 

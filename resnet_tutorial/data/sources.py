@@ -28,7 +28,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..files import WORKSPACE, atomic, read_sized, refuse_swollen, remove_stale, workspace
+from ..files import WORKSPACE, atomic, remove_stale, workspace
+from ..untrusted import read_sized, refuse_swollen
 from .splits import Split
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -368,11 +369,7 @@ class _NumpyOnly(pickle.Unpickler):
     """Builds arrays, containers and scalars, and nothing else: a pickle from elsewhere must not run code."""
 
     def find_class(self, module: str, name: str) -> object:
-        allowed = {
-            "_reconstruct": np.ndarray(0).__reduce__()[0],
-            "ndarray": np.ndarray,
-            "dtype": np.dtype,
-        }
+        allowed = {"_reconstruct": np.ndarray(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
         if module.split(".")[0] == "numpy" and name in allowed:
             return allowed[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import atomic, refuse_swollen
+from ..files import atomic
+from ..untrusted import refuse_swollen
 
 LARGEST = 2**31  # bytes of logits: those of ImageNet's 50,000 images are a tenth of it
 

@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from ..files import ASSETS, atomic, damaged, refuse_reserving, refuse_swollen, waiting
+from ..files import ASSETS, atomic, waiting
+from ..untrusted import damaged, load_saved
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
@@ -268,10 +268,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        refuse_swollen(path)
-        refuse_reserving(path)
-        with warnings.catch_warnings(action="ignore"):  # of PyTorch's, on kinds of tensors refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_saved(path)
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
         if "Unsupported global" in str(error):  # which running code of the file might make
             what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"

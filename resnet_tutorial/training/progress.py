@@ -8,7 +8,6 @@ import io
 import json
 import math
 import time
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,7 +15,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..files import atomic, damaged, refuse_reserving, refuse_swollen
+from ..files import atomic
+from ..untrusted import damaged, load_saved
 from . import distributed
 from .optimizers import MovingAverage
 
@@ -289,12 +289,7 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
     try:
-        refuse_swollen(path)
-        with zipfile.ZipFile(path) as parts:
-            if broken := parts.testzip():  # torch.load does not look at the check sums
-                raise ValueError(f"the check sum of {broken} is wrong")
-        refuse_reserving(path)
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = load_saved(path, device)
         if not isinstance(content, dict):
             raise ValueError("it holds no state by name")
         _check(content)
