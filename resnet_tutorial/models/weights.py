@@ -116,7 +116,7 @@ def check_model(
         The config, empty if the file has none: its sizes are those of the tensors.
 
     Raises:
-        ValueError: If a weight is not finite, or config, classes or normalisation do not fit the tensors.
+        ValueError: If a weight is not finite or a variance negative, or config, classes or normalisation do not fit the tensors.
     """
     stem, head = state_dict.get("conv1.weight"), state_dict.get("fc.bias")
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 1:
@@ -127,6 +127,8 @@ def check_model(
             raise ValueError(f"{path}: {name} has {value.dtype}, not floating-point numbers of 16 to 64 bits")
         if real and not value.isfinite().all():
             raise ValueError(f"{path}: {name} is not finite: train again, with a smaller learning rate")
+        if name.endswith("running_var") and (value < 0).any():
+            raise ValueError(f"{path} is damaged: {name}, a variance, is negative")
     if "config" not in metadata:
         return {}
     config = metadata["config"]

@@ -500,16 +500,20 @@ def test_a_file_that_contradicts_itself_is_refused_before_memory_is_taken(case, 
     assert len(str(error.value)) < len(str(path)) + 400
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("variance", "message"),
+    [(math.inf, "bare.pth: bn1.running_var is not finite"), (-0.1, "bn1.running_var, a variance, is negative")],
+)
+def test_weights_that_give_no_numbers_are_refused(tmp_path, variance, message):
     """A network whose training diverged gives every image the same class, with a probability of NaN."""
     model = create("resnet8", num_classes=4)
-    model.bn1.running_var[3] = math.inf
+    model.bn1.running_var[3] = variance
     torch.save(model.state_dict(), tmp_path / "bare.pth")
     for load in (
         lambda: models.load_model(tmp_path / "bare.pth", name="resnet8"),
         lambda: create("resnet8", num_classes=4, weights=tmp_path / "bare.pth"),
     ):
-        with pytest.raises(ValueError, match=r"^.*bare.pth: bn1.running_var is not finite"):
+        with pytest.raises(ValueError, match=f"^.*{message}"):
             load()
 
 
