@@ -116,7 +116,8 @@ def check_model(
         The config, empty if the file has none: its sizes are those of the tensors.
 
     Raises:
-        ValueError: If a weight is not finite or a variance negative, or config, classes or normalisation do not fit the tensors.
+        ValueError: If a weight is not finite, a variance negative, or config, classes or normalisation do not
+            fit the tensors.
     """
     stem, head = state_dict.get("conv1.weight"), state_dict.get("fc.bias")
     if stem is None or head is None or stem.dim() != 4 or head.dim() != 1:

@@ -502,7 +502,7 @@ def test_a_file_that_contradicts_itself_is_refused_before_memory_is_taken(case, 
 
 @pytest.mark.parametrize(
     ("variance", "message"),
-    [(math.inf, "bare.pth: bn1.running_var is not finite"), (-0.1, "bn1.running_var, a variance, is negative")],
+    [(math.inf, "bn1.running_var is not finite"), (-0.1, "bn1.running_var, a variance, is negative")],
 )
 def test_weights_that_give_no_numbers_are_refused(tmp_path, variance, message):
     """A network whose training diverged gives every image the same class, with a probability of NaN."""
