@@ -58,6 +58,7 @@ test: $(STAMP)
 
 # What takes longer: each chapter alone beside the wheel, chapters in JupyterLab, complete runs of commands, kills.
 # One file after the other; those that passed with the same sources and versions are left out when started again.
+# -rP shows what they measured.
 SLOW = $(shell grep -rl --include='test_*.py' 'mark[.]slow' tests | sort)
 test-all: test
 	@state=$$({ git rev-parse HEAD; git diff HEAD; git ls-files -zo --exclude-standard | xargs -0 cat; \
@@ -65,7 +66,7 @@ test-all: test
 	mkdir -p build/passed && for file in $(SLOW); do \
 	  stamp=build/passed/$$state-$$(echo $$file | tr / -); \
 	  if [ -e $$stamp ]; then echo "$$file passed before"; continue; fi; \
-	  $(BIN)/pytest $$file -m slow && touch $$stamp || exit 1; \
+	  $(BIN)/pytest $$file -m slow -rP && touch $$stamp || exit 1; \
 	done
 
 # A copy in lab/, which git ignores: whatever is tried there, the book stays as it is.
