@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
@@ -45,9 +46,10 @@ def write_report(
 ) -> Path:
     """Write ``index.html``, ``report.json`` and the figures into a folder; return the path of the page.
 
-    The folder is made if missing. An earlier report's files are replaced once all new ones are on the disk,
-    its page last; figures of it that the new one lacks are removed. Predictions are of the images of
-    ``split``, in its order; ``about`` is what else to say of network and data, name and value.
+    The page holds its figures, and can be sent on its own. The folder is made if missing. An earlier report's
+    files are replaced once all new ones are on the disk, its page last; figures of it that the new one lacks
+    are removed. Predictions are of the images of ``split``, in its order; ``about`` is what else to say of
+    network and data, name and value.
 
     Raises:
         ValueError: If predictions and split are of different images, a number in ``about`` is not finite, or
@@ -79,7 +81,9 @@ def write_report(
             figure.savefig(picture, format="png", dpi=150)
             plt.close(figure)
             files[f"{name}.png"] = picture.getvalue()
-            sections.append(f'<h2>{heading}</h2>\n<img src="{name}.png" alt="{html.escape(alt)}">')
+            data = base64.b64encode(picture.getvalue()).decode()
+            source = f"data:image/png;base64,{data}"
+            sections.append(f'<h2>{heading}</h2>\n<img src="{source}" alt="{html.escape(alt)}">')
     if split.files:
         sections.append(_wrong_files(predictions, split))
     page = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,11 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
             raise ValueError("TensorBoard is not installed: pip install tensorboard") from None
+        self.others = set(threading.enumerate())
         try:
             self.writer: Any = SummaryWriter(str(folder))
         except OSError as error:
+            self._wait()
             raise ValueError(f"cannot write curves to {folder}: {error.strerror or error}") from None
         self.model, self.normalize = model, normalize
         self.page = None if val is None else val.subset(range(min(shown, len(val))))
@@ -65,8 +68,14 @@ class Board:
             self._write(self.writer, row)
         except OSError as error:
             self.writer = None
+            self._wait()
             reason = error.strerror or str(error)
             warnings.warn(f"TensorBoard gets no more curves: {reason}; the training goes on", stacklevel=2)
+
+    def _wait(self) -> None:
+        """Let TensorBoard's thread, which has met the error, end while somebody listens to what it says."""
+        for thread in set(threading.enumerate()) - self.others:
+            thread.join(timeout=2)
 
     def _write(self, writer: Any, row: Row) -> None:
         epoch = int(row["epoch"])

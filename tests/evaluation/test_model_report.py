@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import itertools
 import json
@@ -30,7 +31,7 @@ def predictions(split, *, scale: float = 1.0) -> Predictions:
     return Predictions(logits, split.labels.numpy(), split.classes)
 
 
-def test_the_page_has_the_numbers_and_every_picture_it_names(split, tmp_path):
+def test_the_page_has_the_numbers_and_every_picture_and_can_be_sent_alone(split, tmp_path):
     made = predictions(split)
     page = write_report(tmp_path / "out", made, split, title="A <model>", about={"weights": "a & b"})
     text = page.read_text(encoding="utf-8")
@@ -39,12 +40,10 @@ def test_the_page_has_the_numbers_and_every_picture_it_names(split, tmp_path):
     assert f"{result.accuracy:.2%}" in text
     for name, value in zip(split.classes, result.f1, strict=True):
         assert re.search(rf"<td>{name}</td>.*<td>{value:.4f}</td>", text)
-    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]{20,}">', text)
-    assert pictures == [
-        f"{name}.png" for name in ("confusion", "roc", "precision-recall", "calibration", "mistakes")
-    ]
-    for name in pictures:
-        assert (page.parent / name).read_bytes().startswith(b"\x89PNG")
+    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="[^"]{20,}">', text)
+    for name, shown in zip(model_report.FIGURES, pictures, strict=True):
+        content = (page.parent / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG") and base64.b64decode(shown) == content
     assert not re.search(r"https?://|<script|@import", text)
     content = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
     assert content["metrics"] == result.to_dict()

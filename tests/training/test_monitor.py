@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -66,3 +68,29 @@ def test_a_full_disk_ends_the_curves_not_the_training(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="no more curves: No space left on device; the training goes on"):
         board(row)
     board(row)  # nothing is tried, and nothing said, a second time
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_the_thread_that_meets_a_full_disk_has_ended_when_it_is_told(tmp_path, monkeypatch, start):
+    """It printed a traceback when the command had gone back to Python's own way of telling."""
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer").RecordWriter
+    ended = []
+
+    def slow(failed: threading.ExceptHookArgs) -> None:
+        time.sleep(0.5)
+        ended.append(str(failed.exc_value))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", slow)
+    if start:
+        monkeypatch.setattr(writer, "write", full)
+        with pytest.raises(ValueError, match=r"cannot write curves to .*: No space left on device"):
+            Board(tmp_path, cifar_resnet(8, width=4), None, normalize=CIFAR10)
+    else:
+        board = Board(tmp_path, cifar_resnet(8, width=4), None, normalize=CIFAR10)
+        monkeypatch.setattr(writer, "write", full)
+        with pytest.warns(UserWarning, match="no more curves: No space left on device"):
+            board({"epoch": 1, "train_loss": 2.0})
+    assert ended == ["[Errno 28] No space left on device"]
