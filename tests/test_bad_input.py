@@ -430,25 +430,77 @@ def film(folder: Path) -> None:
 
 
 CALL = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 4 * 10**8) + b"\x85R."
+CODEC = b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0hex\x86R."
+PAIRS = (
+    b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"Ns."
+)  # a key: a pair of pairs of pairs; its hash takes 2**60 steps
+STACK = b"\x80\x02})" + b"\x85" * 10**6 + b"Ns."  # a key of a million tuples in each other
+LATE = b"\x80\x02]q\0]q\x01h\0ah\0h\x01ae."  # a list that changes when it is a part already
 
 
-def reserving(path: str) -> Callable[[Path], None]:
-    """A pickle of a few bytes that makes 400 MB of zeros; PyTorch's careful reader lets it."""
+def saved(path: str, pickled: bytes, name: str = "data.pkl") -> Callable[[Path], None]:
+    """A file of torch.save with another pickle, of a few bytes, in which PyTorch's careful reader trusts."""
 
     def spoil(folder: Path) -> None:
         torch.save({}, folder / "empty")
         with zipfile.ZipFile(folder / "empty") as good, zipfile.ZipFile(folder / path, "w") as bad:
-            for name in good.namelist():
-                bad.writestr(name, CALL if name.endswith("data.pkl") else good.read(name))
+            for part in good.namelist():
+                mine = part.endswith("data.pkl")
+                bad.writestr(part.replace("data.pkl", name), pickled if mine else good.read(part))
         (folder / "empty").unlink()
 
     return spoil
 
 
+def changed(path: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """A checkpoint with other objects in it, or in the format that PyTorch had before."""
+
+    def spoil(folder: Path) -> None:
+        state = torch.load(folder / path, weights_only=True)
+        change(state)
+        torch.save(state, folder / path, _use_new_zipfile_serialization=change is not dict.copy)
+
+    return spoil
+
+
+def laughs(state: dict[str, Any]) -> None:
+    """A name of a billion letters, in ten lists of ten times the same."""
+    name: Any = ["x"]
+    for _ in range(9):
+        name = [name] * 10
+    state["identity"]["model"] = name
+
+
+def squeezed(folder: Path) -> None:
+    """400 MB of zeros that say they were ten bytes; some methods hand out all, however much is asked."""
+    with (
+        zipfile.ZipFile(folder / "w.pt", "w", zipfile.ZIP_BZIP2) as parts,
+        parts.open("w/data.pkl", "w") as part,
+    ):
+        for _ in range(400):
+            part.write(bytes(10**6))
+    file = (folder / "w.pt").read_bytes()
+    (folder / "w.pt").write_bytes(file.replace(struct.pack("<I", 4 * 10**8), struct.pack("<I", 10)))
+
+
+def padded(folder: Path) -> None:
+    """Another bit, and so many zeros after it that Python finds no archive where PyTorch finds one."""
+    torch.save({"fc.bias": torch.zeros(2)}, folder / "w.pt")
+    file = bytearray((folder / "w.pt").read_bytes())
+    file[file.index(b"data/0") + 80] ^= 1
+    (folder / "w.pt").write_bytes(file + bytes(66_000))
+
+
 LYING = [
-    (FOREIGN, "reserves memory", reserving("w.pt")),
-    (FOREIGN, "reserves memory", content("w.pt", CALL)),
-    (RESUME, "reserves memory", reserving("run/checkpoint.pt")),
+    *[(FOREIGN, "holds more than tensors", saved("w.pt", odd)) for odd in (CALL, CODEC)],
+    *[(FOREIGN, "nested as those of no state dict", saved("w.pt", odd)) for odd in (PAIRS, STACK, LATE)],
+    (FOREIGN, "holds more than tensors", saved("w.pt", CALL, "DATA.PKL")),
+    (FOREIGN, "is compressed", squeezed),
+    (FOREIGN, "does not begin as what torch.save writes", content("w.pt", CALL)),
+    (FOREIGN, "not a zip file", padded),
+    (RESUME, "asks for builtins bytearray", saved("run/checkpoint.pt", CALL)),
+    (RESUME, "nested as those of no state dict", changed("run/checkpoint.pt", laughs)),
+    (RESUME, "does not begin as what torch.save writes", changed("run/checkpoint.pt", dict.copy)),
     ("evaluate run/model.safetensors", "parts.csv", content("run/parts.csv", LIST_OF_NOTHING)),
     *[
         (NAME, "small.safetensors", content("small.safetensors", start + bytes(100)))

@@ -19,7 +19,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from ..files import ASSETS, atomic, waiting
-from ..untrusted import damaged, load_saved
+from ..untrusted import NotPlainError, damaged, load_saved
 from .blocks import BLOCKS
 from .resnet import CONFIG, ResNet
 
@@ -129,7 +129,7 @@ def check_model(
         if real and not value.isfinite().all():
             raise ValueError(f"{path}: {name} is not finite: train again, with a smaller learning rate")
         if name.endswith("running_var") and (value < 0).any():
-            raise ValueError(f"{path} is damaged: {name}, a variance, is negative")
+            raise ValueError(f"{path}: {name}, a variance, is negative")
     if "config" not in metadata:
         return {}
     config = metadata["config"]
@@ -272,10 +272,10 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = load_saved(path)
+    except NotPlainError:  # which running code of the file might make
+        what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"
+        raise ValueError(f"{what}: save its state_dict()") from None
     except Exception as error:  # the unpickler meets arbitrary bytes and may raise anything
-        if "Unsupported global" in str(error):  # which running code of the file might make
-            what = f"{path} holds more than tensors, such as a whole pickled model, and is not opened"
-            raise ValueError(f"{what}: save its state_dict()") from None
         raise ValueError(damaged(path, error, what="a weights file")) from None
     if isinstance(content, dict) and {"identity", "rows", "step"} <= content.keys():
         beside = path.with_name("model.safetensors")

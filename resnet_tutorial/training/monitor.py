@@ -47,12 +47,13 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError:
             raise ValueError("TensorBoard is not installed: pip install tensorboard") from None
-        self.others = set(threading.enumerate())
+        before = set(threading.enumerate())
         try:
             self.writer: Any = SummaryWriter(str(folder))
         except OSError as error:
-            self._wait()
+            _wait(set(threading.enumerate()) - before)
             raise ValueError(f"cannot write curves to {folder}: {error.strerror or error}") from None
+        self.threads = set(threading.enumerate()) - before
         self.model, self.normalize = model, normalize
         self.page = None if val is None else val.subset(range(min(shown, len(val))))
 
@@ -68,14 +69,9 @@ class Board:
             self._write(self.writer, row)
         except OSError as error:
             self.writer = None
-            self._wait()
+            _wait(self.threads)
             reason = error.strerror or str(error)
             warnings.warn(f"TensorBoard gets no more curves: {reason}; the training goes on", stacklevel=2)
-
-    def _wait(self) -> None:
-        """Let TensorBoard's thread, which has met the error, end while somebody listens to what it says."""
-        for thread in set(threading.enumerate()) - self.others:
-            thread.join(timeout=2)
 
     def _write(self, writer: Any, row: Row) -> None:
         epoch = int(row["epoch"])
@@ -88,3 +84,9 @@ class Board:
             figure = prediction_panel(images, probabilities, labels, page.classes)
             writer.add_figure("predictions", figure, epoch)
         writer.flush()
+
+
+def _wait(threads: set[threading.Thread]) -> None:
+    """Let TensorBoard's thread, which has met the error, end while somebody listens to what it says."""
+    for thread in threads:
+        thread.join(timeout=2)

@@ -289,7 +289,7 @@ def _read(path: str | Path, device: torch.device) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: start the run without resuming")
     try:
-        content = load_saved(path, device)
+        content = load_saved(path, device, archive=True)
         if not isinstance(content, dict):
             raise ValueError("it holds no state by name")
         _check(content)

@@ -197,9 +197,21 @@ def test_pickles_without_a_state_dict_never_run(tmp_path, monkeypatch, content):
     """A downloaded .pth that executes code, or one that holds something else."""
     monkeypatch.chdir(tmp_path)
     torch.save(content, "w.pth")
-    with pytest.raises(ValueError, match=r"holds no state dict|damaged or not a weights file"):
+    with pytest.raises(
+        ValueError, match=r"holds (no state dict|more than tensors)|damaged or not a weights file"
+    ):
         load_weights("w.pth")
     assert os.listdir() == ["w.pth"]
+
+
+@pytest.mark.parametrize("name", ["values", "keys", "get"])
+def test_attributes_that_hide_methods_are_left_out(tmp_path, name):
+    """A dictionary of PyTorch's may have attributes; one called `values` ended in a traceback."""
+    state = cifar_resnet(8).state_dict()
+    setattr(state, name, 1)
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    loaded, _ = load_model(tmp_path / "w.pth", name="resnet8")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in dict.items(state))
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")
