@@ -21,8 +21,9 @@ LARGEST_JSON = 10**8  # bytes of a record, report or notebook; a report on 1,000
 # What a state dict's pickle asks for and consists of. PyTorch's careful reader, weights_only, allows more, a
 # few bytes of which take gigabytes, hours or the stack.
 PLAIN = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v[23])?|parameter)|torch\.nn\.parameter Parameter"
-    r"|torch(\.storage)? \w+Storage|torch (Size|device|bool|b?float\d+(_\w+)?|u?int\d+)"
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v[23])?|parameter)"
+    r"|torch\.nn\.parameter Parameter|torch(\.storage)? \w+Storage"
+    r"|torch (Size|device|bool|b?float\d+(_\w+)?|u?int\d+)"
 )
 CODES = re.compile(
     r"PROTO|STOP|MARK|NONE|NEWTRUE|NEWFALSE|BININT[12]?|LONG1|BINFLOAT|BINUNICODE|SHORT_BINSTRING|GLOBAL"
@@ -30,7 +31,7 @@ CODES = re.compile(
 )
 SAID = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # they yield the bytes that they say, and no more
 FILLED = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}  # they put something into what is there
-LARGEST_PICKLE = 1 << 22  # bytes, without the numbers in the tensors; ResNet-152 has 140,000
+LARGEST_PICKLE = 1 << 22  # bytes, without the numbers in the tensors; torchvision's ResNet-152 has 115,291
 LARGEST_TREE, DEEPEST = 1 << 21, 30  # values and letters, as if nothing were shared; levels
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before it wrote archives
 
