@@ -103,6 +103,13 @@ def test_both_configurations_are_one():
     assert toc[0] == toc[1]
 
 
+def test_the_front_page_says_when_a_cell_is_stopped():
+    """The limit of a build was raised, and the page that tells of it kept the old one."""
+    seconds = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]["timeout"]
+    text = " ".join((BOOK / "index.md").read_text(encoding="utf-8").split())
+    assert f"a cell of a book build is stopped after {seconds // 60} minutes" in text
+
+
 @notebooks
 def test_notebooks_hold_no_output(path):
     """A stored output is stale as soon as the code changes, and it bloats every diff."""
