@@ -7,9 +7,11 @@ import os
 import pickletools
 import re
 import struct
+import tarfile
 import warnings
 import zipfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,20 @@ import torch
 __all__ = ["LARGEST_JSON", "NotPlainError", "damaged", "load_saved", "read_sized", "refuse_swollen"]
 
 LARGEST_JSON = 10**8  # bytes of a record, report or notebook; a report on 1,000 classes has 8 million
-# What a state dict's pickle asks for and consists of. PyTorch's careful reader, weights_only, allows more, a
-# few bytes of which take gigabytes, hours or the stack.
-PLAIN = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v[23])?|parameter)"
-    r"|torch\.nn\.parameter Parameter|torch(\.storage)? \w+Storage"
-    r"|torch (Size|device|bool|b?float\d+(_\w+)?|u?int\d+)"
-)
-CODES = re.compile(
-    r"PROTO|STOP|MARK|NONE|NEWTRUE|NEWFALSE|BININT[12]?|LONG1|BINFLOAT|BINUNICODE|SHORT_BINSTRING|GLOBAL"
-    r"|EMPTY_(LIST|DICT|TUPLE)|TUPLE[123]?|APPENDS?|SETITEMS?|(LONG_)?BIN(PUT|GET)|REDUCE|NEWOBJ|BUILD|BINPERSID"
-)
+# What a state dict's pickle consists of. PyTorch's careful reader, weights_only, allows more, a few bytes of
+# which take gigabytes, hours or the stack.
+CONSTANTS = {
+    **dict.fromkeys(["NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "LONG1"], "other"),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2"], "int"),
+    **dict.fromkeys(["BINUNICODE", "SHORT_BINSTRING"], "str"),
+}
+PLAIN = {"str", "int", "other", "tuple", "dict"}
+STORAGE = re.compile(r"torch(\.storage)? \w+Storage")
+KIND = re.compile(r"torch (b?float\d+(_\w+)?|complex\d+|u?int\d+|bool)")
 SAID = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # they yield the bytes that they say, and no more
-FILLED = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}  # they put something into what is there
 LARGEST_PICKLE = 1 << 22  # bytes, without the numbers in the tensors; torchvision's ResNet-152 has 115,291
 LARGEST_TREE, DEEPEST = 1 << 21, 30  # values and letters, as if nothing were shared; levels
+MOST_CODES = 10**6
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before it wrote archives
 
 
@@ -114,9 +115,7 @@ def load_saved(path: str | Path, device: torch.device | str = "cpu", *, archive:
     elif archive or not head.startswith(LEGACY):
         raise ValueError("it does not begin as what torch.save writes" if head else "it is empty")
     else:
-        pickles = io.BytesIO(head)
-        for _ in range(5):  # a mark, a version, the machine, the objects, the keys of their numbers
-            _check_pickle(pickles)
+        _check_legacy(head)
     with warnings.catch_warnings(action="ignore"):  # of PyTorch's, on odd kinds of tensors
         return _plain(torch.load(path, map_location=device, weights_only=True))
 
@@ -131,12 +130,14 @@ def _check_archive(path: str | Path) -> None:
             raise NotPlainError("it holds a TorchScript program")
         if any(part.compress_type or part.file_size != part.compress_size for part in parts.infolist()):
             raise ValueError("it is compressed, which torch.save never does")
-        file.seek(-22, os.SEEK_END)  # the end of the directory, without a comment after it
-        mark, start, comment = struct.unpack("<4s12xIH", file.read(22))
-        if start == 0xFFFFFFFF:  # of more than 4 GB: the place of the true end stands before
-            file.seek(-42, os.SEEK_END)
-            file.seek(struct.unpack("<8xQ4x", file.read(20))[0])
-            start = struct.unpack("<48xQ", file.read(56))[0]
+        if sum(part.file_size for part in parts.infolist()) > os.fstat(file.fileno()).st_size:
+            raise ValueError("its parts overlap")
+        end = file.seek(max(0, os.fstat(file.fileno()).st_size - 98))
+        tail = file.read().rjust(98, b"\0")  # the end of the directory: a long and a short form, no comment
+        mark, start, comment = struct.unpack("<4s12xIH", tail[76:])
+        if tail[56:60] == b"PK\6\7":  # where the long form is
+            mark = mark if tail[:4] == b"PK\6\6" and struct.unpack("<8xQ4x", tail[56:76])[0] == end else b""
+            start = struct.unpack("<48xQ", tail[:56])[0]
         if mark != b"PK\5\6" or comment or start != parts.start_dir:
             raise ValueError("its directory is not where it says")
         if broken := parts.testzip():  # torch.load does not look at the check sums
@@ -150,46 +151,139 @@ def _check_archive(path: str | Path) -> None:
                 _check_pickle(io.BytesIO(parts.read(part)))
 
 
-@dataclass
+def _check_legacy(head: bytes) -> None:
+    """Refuse an odd file of the format before archives: five pickles, then numbers without check sums."""
+    with suppress(tarfile.HeaderError):  # PyTorch would try it as one, which can take hours
+        tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
+        raise ValueError("it is a tar archive, too")
+    pickles = io.BytesIO(head)
+    # A mark, a version, the machine, the objects, the keys of their numbers in the order of the file.
+    *_, (_, asked), (given, _) = [_check_pickle(pickles) for _ in range(5)]
+    if sorted(one.known for one in given.inside) != sorted(asked):
+        raise ValueError("its numbers are not those that its tensors ask for")
+
+
+@dataclass(slots=True)
 class _Value:
     """What is known of a value in a pickle that was only looked at."""
 
-    size: int  # as if nothing in it were shared
+    kind: str  # str, int, other, tuple, list, dict, storage, tensor, or the name of a global
+    known: str = ""  # the value of a str
+    inside: list[_Value] = field(default_factory=list)  # of a tuple or list
+    size: int = 1  # as if nothing in it were shared
     depth: int = 0
     part: bool = False  # of another value, so it changes no more
 
+    def take(self, values: list[_Value]) -> None:
+        """Put values into it."""
+        for one in values:
+            self.size += one.size
+            self.depth = max(self.depth, one.depth + 1)
+            one.part = True
+        if self.part or self.size > LARGEST_TREE or self.depth > DEEPEST:
+            raise ValueError("its values are nested as those of no state dict")
+        if self.kind in ("tuple", "list"):
+            self.inside += values
 
-def _check_pickle(file: io.BytesIO) -> None:
-    """Refuse a pickle that is not plain, deep, or large once what it shares is written out; it is not run."""
+
+def _check_pickle(file: io.BytesIO) -> tuple[_Value, set[str]]:
+    """Refuse a pickle that is not plain, deep, or large once what it shares is written out; it is not run.
+
+    Returns:
+        What it holds, and the keys of the numbers that its tensors ask for.
+    """
     stack: list[_Value] = []
     marks: list[int] = []
     memo: dict[int, _Value] = {}
-    for code, value, _ in pickletools.genops(file):
-        if not CODES.fullmatch(code.name) or (code.name == "GLOBAL" and not PLAIN.fullmatch(str(value))):
-            raise NotPlainError(f"it asks for {value if code.name == 'GLOBAL' else code.name}"[:100])
-        if code.name == "MARK":
+    keys: set[str] = set()
+
+    def taken(many: int | None) -> list[_Value]:
+        """Take so many values from the stack, or those after the last mark."""
+        start = marks.pop() if many is None else len(stack) - many
+        if start < (marks[-1] if marks else 0):
+            raise ValueError("its pickle is damaged")
+        values = stack[start:]
+        del stack[start:]
+        return values
+
+    for number, (code, value, _) in enumerate(pickletools.genops(file)):
+        name = code.name
+        if number > MOST_CODES:
+            raise ValueError("its pickle is longer than that of any state dict")
+        if name in CONSTANTS:
+            known = str(value) if CONSTANTS[name] == "str" else ""
+            stack.append(_Value(CONSTANTS[name], known, size=1 + len(known)))
+        elif name == "GLOBAL":
+            stack.append(_Value(str(value)))
+        elif name in ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE"):
+            stack.append(_Value(name[6:].lower()))
+        elif name == "MARK":
             marks.append(len(stack))
-        elif code.name.endswith("BINPUT"):
+        elif name in ("BINPUT", "LONG_BINPUT"):
             memo[int(str(value))] = stack[-1]
-        elif code.name.endswith("BINGET"):
+        elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[int(str(value))])
-        else:
-            marked = pickletools.markobject in code.stack_before
-            filled = code.name in FILLED
-            start = marks.pop() if marked else len(stack) - len(code.stack_before) + filled
-            if start < filled:
-                raise ValueError("its pickle is damaged")
-            inside = stack[start:]
-            del stack[start:]
-            whole = stack[-1] if filled else _Value(1 + (len(value) if isinstance(value, str) else 0))
-            for one in inside:
-                whole.size += one.size
-                whole.depth = max(whole.depth, one.depth + 1)
-                one.part = True
-            if whole.part or whole.size > LARGEST_TREE or whole.depth > DEEPEST:
-                raise ValueError("its values are nested as those of no state dict")
-            if not filled and code.stack_after:
-                stack.append(whole)
+        elif name.startswith("TUPLE"):
+            values = taken(int(name[5:]) if name[5:] else None)
+            stack.append(_Value("tuple"))
+            stack[-1].take(values)
+        elif name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
+            values = taken({"APPEND": 1, "SETITEM": 2}.get(name))
+            named = name.startswith("APPEND") or all(key.kind in ("str", "int") for key in values[::2])
+            if not named or stack[-1].kind != ("list" if name.startswith("APPEND") else "dict"):
+                raise NotPlainError("its dictionaries have other keys than words and numbers")
+            stack[-1].take(values)
+        elif name == "BUILD":  # the attributes of a dictionary, or what a Parameter had before PyTorch 1.0
+            (state,) = taken(1)
+            flags = state.kind == "tuple" and {one.kind for one in state.inside} <= {"other", "dict"}
+            if (stack[-1].kind, state.kind) != ("dict", "dict") and not (
+                stack[-1].kind == "tensor" and flags
+            ):
+                raise NotPlainError("its objects have attributes")
+            stack[-1].take([state])
+        elif (
+            name == "BINPERSID"
+        ):  # "storage", its type, key, place, length; and a view of it, before archives
+            (found,) = taken(1)
+            kinds = [one.kind for one in found.inside]
+            key = found.inside[2].known if len(kinds) in (5, 6) else ""
+            if (
+                not re.fullmatch(r"[0-9]+", key)
+                or not STORAGE.fullmatch(kinds[1])
+                or (kinds[0], *kinds[2:4]) != ("str", "str", "str")
+                or not set(kinds[4:]) <= {"int", "other"}
+            ):
+                raise NotPlainError("its tensors have no numbers of their own")
+            keys.add(key)
+            stack.append(_Value("storage", size=found.size))
+        elif name in ("REDUCE", "NEWOBJ"):
+            made, arguments = taken(2)
+            stack.append(_Value(_made(made.kind, arguments)))
+            stack[-1].take([arguments])
+        elif name not in ("PROTO", "STOP"):
+            raise NotPlainError(f"it asks for {name}")
+    if len(stack) != 1 or marks:
+        raise ValueError("its pickle is damaged")
+    return stack[0], keys
+
+
+def _made(name: str, arguments: _Value) -> str:
+    """Return what kind of value a function makes, if it is one of those that a state dict needs."""
+    kinds = [one.kind for one in arguments.inside]
+    if arguments.kind == "tuple":
+        plain = all(kind in PLAIN or KIND.fullmatch(kind) for kind in kinds[1:])
+        if (name, kinds) in (("collections OrderedDict", []), ("collections Counter", ["dict"])):
+            return "dict"
+        if name == "torch Size" and kinds == ["tuple"]:
+            return "tuple"
+        if name == "torch device" and kinds and set(kinds) <= {"str", "int"}:
+            return "other"
+        if name.startswith("torch._utils _rebuild_tensor") and kinds[:1] == ["storage"] and plain:
+            return "tensor"
+        parameter = name in ("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter")
+        if parameter and kinds[:1] == ["tensor"] and plain:
+            return "tensor"
+    raise NotPlainError(f"it asks for {name}"[:100])
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +436,8 @@ PAIRS = (
     b"\x80\x02})" + b"q\0h\0\x86" * 60 + b"Ns."
 )  # a key: a pair of pairs of pairs; its hash takes 2**60 steps
 STACK = b"\x80\x02})" + b"\x85" * 10**6 + b"Ns."  # a key of a million tuples in each other
+MANY_EMPTY = b"\x80\x02" + b"}" * 10**6 + b"."
+SAME_HASH = [b"\x8a\x09" + (k * (2**61 - 1)).to_bytes(9, "little") + b"N" for k in range(1, 200)]
 LATE = b"\x80\x02]q\0]q\x01h\0ah\0h\x01ae."  # a list that changes when it is a part already
 
 
@@ -450,6 +453,79 @@ def saved(path: str, pickled: bytes, name: str = "data.pkl") -> Callable[[Path],
         (folder / "empty").unlink()
 
     return spoil
+
+
+def stored(key: bytes = b"0", length: bytes = b"K\x01") -> bytes:
+    """What names the numbers of a tensor."""
+    start = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX"
+    return start + struct.pack("<I", len(key)) + key + b"X\x03\0\0\0cpu" + length + b"tQ"
+
+
+# One number at a hundred million places: who goes through them takes gigabytes.
+SPREAD = b"ctorch._utils\n_rebuild_tensor_v2\n(" + stored() + b"K\0(J" + struct.pack("<i", 10**8)
+SPREAD += b"t(K\0t\x89ccollections\nOrderedDict\n)RtR"
+ODD_CALLS = [
+    CALL,
+    CODEC,
+    *[
+        b"\x80\x02" + odd
+        for odd in (
+            b"ctorch\nSize\n" + SPREAD + b"\x85R.",
+            b"ccollections\nOrderedDict\n" + SPREAD + b"R.",
+            b"ctorch._utils\n_rebuild_parameter\n(" + SPREAD + b"\x89NtR" + SPREAD + b"b.",
+            b"ctorch.storage\nUntypedStorage\nJ" + struct.pack("<i", 10**9) + b"\x85R.",
+            stored(length=SPREAD) + b".",
+            stored(key=b"0\0") + b".",
+            b"}(" + b"".join(SAME_HASH) + b"u.",
+        )
+    ],
+]
+
+
+def overlapping(folder: Path) -> None:
+    """Two parts, one inside the other: a hundred of them would be read as a hundred times the file."""
+    inner, data = zipfile.ZipInfo("w/inner"), bytes(1000)
+    inner.file_size = inner.compress_size = len(data)
+    inner.CRC = zipfile.crc32(data)
+    with zipfile.ZipFile(folder / "w.pt", "w") as parts:
+        parts.writestr("w/data.pkl", b"\x80\x02}.")
+        parts.writestr("w/outer", inner.FileHeader() + data)
+        inner.header_offset = parts.fp.tell() - len(inner.FileHeader() + data)
+        parts.filelist.append(inner)
+
+
+def two_directories(folder: Path) -> None:
+    """A second archive inside, to which a long form of the end leads that Python does not look for there."""
+    other = folder / "other"
+    with zipfile.ZipFile(other, "w") as parts:
+        parts.writestr("e/data.pkl", CALL)
+    inside = other.read_bytes()
+    other.unlink()
+    *_, many, size, start, _ = struct.unpack("<4s4H2IH", inside[-22:])
+    with zipfile.ZipFile(folder / "w.pt", "w") as parts:
+        parts.writestr("w/data.pkl", b"\x80\x02}.")
+        at = parts.fp.tell() + 30 + len("w/x")
+        long = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, many, many, size, at + start)
+        parts.writestr("w/x", inside[:-22] + long)
+        last = zipfile.ZipInfo("w/y")
+        last.comment = bytes(60) + struct.pack("<4sIQI", b"PK\6\7", 0, at + len(inside) - 22, 1)
+        parts.writestr(last, b"")
+
+
+def legacy(folder: Path, *, as_tar: bool = False) -> None:
+    """The format before archives: without the keys of its numbers, or with the head of `tar`."""
+    torch.save({"x": torch.ones(2)}, folder / "w.pt", _use_new_zipfile_serialization=False)
+    file = (folder / "w.pt").read_bytes()
+    if not as_tar:
+        end = file.rindex(b"]")  # the list of keys
+        (folder / "w.pt").write_bytes(file[: end + 1] + b".")
+        return
+    head = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+    start = file[:15] + b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}.\x80\x02]."
+    head = bytearray(start + head[len(start) :])
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    (folder / "w.pt").write_bytes(head)
 
 
 def changed(path: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -492,7 +568,12 @@ def padded(folder: Path) -> None:
 
 
 LYING = [
-    *[(FOREIGN, "holds more than tensors", saved("w.pt", odd)) for odd in (CALL, CODEC)],
+    *[(FOREIGN, "holds more than tensors", saved("w.pt", odd)) for odd in ODD_CALLS],
+    (FOREIGN, "longer than that of any state dict", saved("w.pt", MANY_EMPTY)),
+    (FOREIGN, "its parts overlap", overlapping),
+    (FOREIGN, "its directory is not where it says", two_directories),
+    (FOREIGN, "numbers are not those that its tensors ask for", legacy),
+    (FOREIGN, "it is a tar archive, too", partial(legacy, as_tar=True)),
     *[(FOREIGN, "nested as those of no state dict", saved("w.pt", odd)) for odd in (PAIRS, STACK, LATE)],
     (FOREIGN, "holds more than tensors", saved("w.pt", CALL, "DATA.PKL")),
     (FOREIGN, "is compressed", squeezed),
