@@ -23,17 +23,22 @@ LARGEST_JSON = 10**8  # bytes of a record, report or notebook; a report on 1,000
 # What a state dict's pickle consists of. PyTorch's careful reader, weights_only, allows more, a few bytes of
 # which take gigabytes, hours or the stack.
 CONSTANTS = {
-    **dict.fromkeys(["NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "LONG1"], "other"),
-    **dict.fromkeys(["BININT", "BININT1", "BININT2"], "int"),
+    **dict.fromkeys(["NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"], "other"),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1"], "int"),
     **dict.fromkeys(["BINUNICODE", "SHORT_BINSTRING"], "str"),
 }
 PLAIN = {"str", "int", "other", "tuple", "dict"}
-STORAGE = re.compile(r"torch(\.storage)? \w+Storage")
+# What names the numbers of a tensor: "storage", type, key, place, how many; before archives also None.
+NUMBERS = re.compile(r"str torch(?:\.storage)? (\w+)Storage str str int( other)?")
+BYTES = {
+    **{"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1},
+    **{"Byte": 1, "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16, "Untyped": 1},
+}
 KIND = re.compile(r"torch (b?float\d+(_\w+)?|complex\d+|u?int\d+|bool)")
 SAID = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # they yield the bytes that they say, and no more
 LARGEST_PICKLE = 1 << 22  # bytes, without the numbers in the tensors; torchvision's ResNet-152 has 115,291
 LARGEST_TREE, DEEPEST = 1 << 21, 30  # values and letters, as if nothing were shared; levels
-MOST_CODES = 10**6
+MOST_CODES = 10**6  # operations of a pickle; torchvision's ResNet-152 has 31,570
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before it wrote archives
 
 
@@ -115,9 +120,10 @@ def load_saved(path: str | Path, device: torch.device | str = "cpu", *, archive:
     elif archive or not head.startswith(LEGACY):
         raise ValueError("it does not begin as what torch.save writes" if head else "it is empty")
     else:
-        _check_legacy(head)
+        _check_legacy(head, os.stat(path).st_size)
     with warnings.catch_warnings(action="ignore"):  # of PyTorch's, on odd kinds of tensors
-        return _plain(torch.load(path, map_location=device, weights_only=True))
+        found = torch.load(path, map_location=device, weights_only=True)
+    return _plain(found, most=os.stat(path).st_size)
 
 
 def _check_archive(path: str | Path) -> None:
@@ -126,8 +132,9 @@ def _check_archive(path: str | Path) -> None:
         names = [part.filename.lower() for part in parts.infolist()]
         if len(set(names)) < len(names):
             raise ValueError("it has two parts of one name")
-        if any(name.endswith("constants.pkl") for name in names):
-            raise NotPlainError("it holds a TorchScript program")
+        pickles = [part for part in parts.infolist() if part.filename.lower().endswith(".pkl")]
+        if len(pickles) != 1:
+            raise NotPlainError("it holds a program of TorchScript, or no pickle")
         if any(part.compress_type or part.file_size != part.compress_size for part in parts.infolist()):
             raise ValueError("it is compressed, which torch.save never does")
         if sum(part.file_size for part in parts.infolist()) > os.fstat(file.fileno()).st_size:
@@ -142,24 +149,26 @@ def _check_archive(path: str | Path) -> None:
             raise ValueError("its directory is not where it says")
         if broken := parts.testzip():  # torch.load does not look at the check sums
             raise ValueError(f"the check sum of {broken} is wrong")
-        for part in parts.infolist():
-            if part.filename.lower().endswith(".pkl"):
-                if part.file_size > LARGEST_PICKLE:
-                    raise ValueError(
-                        f"its pickle has {part.file_size:,} bytes, of {LARGEST_PICKLE:,} at most"
-                    )
-                _check_pickle(io.BytesIO(parts.read(part)))
+        if pickles[0].file_size > LARGEST_PICKLE:
+            raise ValueError(f"its pickle has {pickles[0].file_size:,} bytes, {LARGEST_PICKLE:,} at most")
+        _, asked = _check_pickle(io.BytesIO(parts.read(pickles[0])))
+        folder = pickles[0].filename.rpartition("/")[0]
+        for key, size in asked.items():
+            if parts.getinfo(f"{folder}/data/{key}").file_size != size:
+                raise ValueError(f"its numbers {key} are not {size:,} bytes")
 
 
-def _check_legacy(head: bytes) -> None:
+def _check_legacy(head: bytes, size: int) -> None:
     """Refuse an odd file of the format before archives: five pickles, then numbers without check sums."""
     with suppress(tarfile.HeaderError):  # PyTorch would try it as one, which can take hours
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
         raise ValueError("it is a tar archive, too")
     pickles = io.BytesIO(head)
-    # A mark, a version, the machine, the objects, the keys of their numbers in the order of the file.
-    *_, (_, asked), (given, _) = [_check_pickle(pickles) for _ in range(5)]
-    if sorted(one.known for one in given.inside) != sorted(asked):
+    for _ in range(3):  # a mark, a version, the machine
+        _check_pickle(pickles)
+    _, asked = _check_pickle(pickles)
+    keys, _ = _check_pickle(pickles)  # in the order of the file
+    if sorted(str(one.known) for one in keys.inside) != sorted(asked) or sum(asked.values()) > size:
         raise ValueError("its numbers are not those that its tensors ask for")
 
 
@@ -168,7 +177,7 @@ class _Value:
     """What is known of a value in a pickle that was only looked at."""
 
     kind: str  # str, int, other, tuple, list, dict, storage, tensor, or the name of a global
-    known: str = ""  # the value of a str
+    known: str | int = ""  # the value of a str or int; of a storage how many numbers it has
     inside: list[_Value] = field(default_factory=list)  # of a tuple or list
     size: int = 1  # as if nothing in it were shared
     depth: int = 0
@@ -186,16 +195,16 @@ class _Value:
             self.inside += values
 
 
-def _check_pickle(file: io.BytesIO) -> tuple[_Value, set[str]]:
+def _check_pickle(file: io.BytesIO) -> tuple[_Value, dict[str, int]]:
     """Refuse a pickle that is not plain, deep, or large once what it shares is written out; it is not run.
 
     Returns:
-        What it holds, and the keys of the numbers that its tensors ask for.
+        What it holds, and the keys of the numbers that its tensors ask for, with their bytes.
     """
     stack: list[_Value] = []
     marks: list[int] = []
     memo: dict[int, _Value] = {}
-    keys: set[str] = set()
+    asked: dict[str, int] = {}
 
     def taken(many: int | None) -> list[_Value]:
         """Take so many values from the stack, or those after the last mark."""
@@ -211,8 +220,11 @@ def _check_pickle(file: io.BytesIO) -> tuple[_Value, set[str]]:
         if number > MOST_CODES:
             raise ValueError("its pickle is longer than that of any state dict")
         if name in CONSTANTS:
-            known = str(value) if CONSTANTS[name] == "str" else ""
-            stack.append(_Value(CONSTANTS[name], known, size=1 + len(known)))
+            kind = CONSTANTS[name]
+            if isinstance(value, int) and abs(value) >= 1 << 60:  # there are many of one hash
+                kind = "other"
+            known = value if isinstance(value, (str, int)) else ""
+            stack.append(_Value(kind, known, size=1 + len(value) if isinstance(value, str) else 1))
         elif name == "GLOBAL":
             stack.append(_Value(str(value)))
         elif name in ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE"):
@@ -233,29 +245,23 @@ def _check_pickle(file: io.BytesIO) -> tuple[_Value, set[str]]:
             if not named or stack[-1].kind != ("list" if name.startswith("APPEND") else "dict"):
                 raise NotPlainError("its dictionaries have other keys than words and numbers")
             stack[-1].take(values)
-        elif name == "BUILD":  # the attributes of a dictionary, or what a Parameter had before PyTorch 1.0
+        elif name == "BUILD":
+            # The attributes of a dictionary, or the flags of a Parameter before PyTorch 1.0.
             (state,) = taken(1)
-            flags = state.kind == "tuple" and {one.kind for one in state.inside} <= {"other", "dict"}
-            if (stack[-1].kind, state.kind) != ("dict", "dict") and not (
-                stack[-1].kind == "tensor" and flags
-            ):
-                raise NotPlainError("its objects have attributes")
+            flags = state.kind == "tuple" and {one.kind for one in state.inside} <= {
+                "other",
+                "dict",
+                "tensor",
+            }
+            if not (stack[-1].kind == state.kind == "dict" or (stack[-1].kind == "tensor" and flags)):
+                raise NotPlainError("its values have attributes")
             stack[-1].take([state])
-        elif (
-            name == "BINPERSID"
-        ):  # "storage", its type, key, place, length; and a view of it, before archives
+        elif name == "BINPERSID":
             (found,) = taken(1)
-            kinds = [one.kind for one in found.inside]
-            key = found.inside[2].known if len(kinds) in (5, 6) else ""
-            if (
-                not re.fullmatch(r"[0-9]+", key)
-                or not STORAGE.fullmatch(kinds[1])
-                or (kinds[0], *kinds[2:4]) != ("str", "str", "str")
-                or not set(kinds[4:]) <= {"int", "other"}
-            ):
-                raise NotPlainError("its tensors have no numbers of their own")
-            keys.add(key)
-            stack.append(_Value("storage", size=found.size))
+            key, many, size = _numbers(found)
+            if asked.setdefault(key, size) != size:
+                raise ValueError(f"its numbers {key} are of two sizes")
+            stack.append(_Value("storage", many, size=found.size))
         elif name in ("REDUCE", "NEWOBJ"):
             made, arguments = taken(2)
             stack.append(_Value(_made(made.kind, arguments)))
@@ -264,33 +270,72 @@ def _check_pickle(file: io.BytesIO) -> tuple[_Value, set[str]]:
             raise NotPlainError(f"it asks for {name}")
     if len(stack) != 1 or marks:
         raise ValueError("its pickle is damaged")
-    return stack[0], keys
+    return stack[0], asked
+
+
+def _numbers(named: _Value) -> tuple[str, int, int]:
+    """Return the key of a tensor's numbers, how many they are, and their bytes."""
+    matched = NUMBERS.fullmatch(" ".join(one.kind for one in named.inside))
+    key, many = (str(named.inside[2].known), named.inside[4].known) if matched else ("", 0)
+    each = BYTES.get(matched[1]) if matched else None
+    if not re.fullmatch(r"[0-9]+", key) or not isinstance(many, int) or many < 0 or each is None:
+        raise NotPlainError("its tensors have no numbers of their own")
+    return key, many, many * each
 
 
 def _made(name: str, arguments: _Value) -> str:
     """Return what kind of value a function makes, if it is one of those that a state dict needs."""
-    kinds = [one.kind for one in arguments.inside]
+    inside = arguments.inside
+    kinds = [one.kind for one in inside]
     if arguments.kind == "tuple":
         plain = all(kind in PLAIN or KIND.fullmatch(kind) for kind in kinds[1:])
-        if (name, kinds) in (("collections OrderedDict", []), ("collections Counter", ["dict"])):
+        if name == "collections OrderedDict" and (not kinds or (kinds == ["list"] and _pairs(inside[0]))):
+            return "dict"
+        if name == "collections Counter" and kinds == ["dict"]:
             return "dict"
         if name == "torch Size" and kinds == ["tuple"]:
             return "tuple"
         if name == "torch device" and kinds and set(kinds) <= {"str", "int"}:
             return "other"
-        if name.startswith("torch._utils _rebuild_tensor") and kinds[:1] == ["storage"] and plain:
+        if name.startswith("torch._utils _rebuild_tensor") and plain and _within(inside):
             return "tensor"
-        parameter = name in ("torch._utils _rebuild_parameter", "torch.nn.parameter Parameter")
-        if parameter and kinds[:1] == ["tensor"] and plain:
+        if name == "torch._utils _rebuild_parameter" and kinds[:1] == ["tensor"] and plain:
+            return "tensor"
+        if name == "torch.nn.parameter Parameter" and kinds[:1] in ([], ["tensor"]) and plain:
             return "tensor"
     raise NotPlainError(f"it asks for {name}"[:100])
 
 
-def _plain(value: Any) -> Any:
-    """Return dictionaries without attributes, which might stand in the way of their methods."""
+def _pairs(values: _Value) -> bool:
+    """Whether a list has pairs of a key and a value alone, as Python 2 wrote an OrderedDict."""
+    return all(
+        one.kind == "list" and len(one.inside) == 2 and one.inside[0].kind in ("str", "int")
+        for one in values.inside
+    )
+
+
+def _within(arguments: list[_Value]) -> bool:
+    """Whether all places of a tensor are among the numbers it asks for: PyTorch would make more of them."""
+    if [one.kind for one in arguments[:4]] != ["storage", "int", "tuple", "tuple"]:
+        return False
+    storage, offset, size, stride = arguments[:4]
+    ints = [[one.known for one in part.inside if one.kind == "int"] for part in (size, stride)]
+    sizes, steps = ([int(value) for value in part if int(value) >= 0] for part in ints)
+    if len(size.inside) != len(sizes) or len(stride.inside) != len(steps) or len(sizes) != len(steps):
+        return False
+    last = int(offset.known) + sum((many - 1) * step for many, step in zip(sizes, steps, strict=True))
+    return 0 in sizes or 0 <= int(offset.known) <= last < int(storage.known)
+
+
+def _plain(value: Any, most: int) -> Any:
+    """Return dictionaries without attributes, which might hide methods; no tensor larger than the file."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in dict.items(value)}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
+        return {key: _plain(one, most) for key, one in dict.items(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(one, most) for one in value)
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided and value.nbytes > most:
+        raise ValueError("a tensor in it is larger than the file")
+    return value
 
 
 def damaged(path: str | Path, error: Exception, *, what: str) -> str:

@@ -441,7 +441,7 @@ SAME_HASH = [b"\x8a\x09" + (k * (2**61 - 1)).to_bytes(9, "little") + b"N" for k 
 LATE = b"\x80\x02]q\0]q\x01h\0ah\0h\x01ae."  # a list that changes when it is a part already
 
 
-def saved(path: str, pickled: bytes, name: str = "data.pkl") -> Callable[[Path], None]:
+def saved(path: str, pickled: bytes, name: str = "data.pkl", numbers: bytes = b"") -> Callable[[Path], None]:
     """A file of torch.save with another pickle, of a few bytes, in which PyTorch's careful reader trusts."""
 
     def spoil(folder: Path) -> None:
@@ -450,6 +450,7 @@ def saved(path: str, pickled: bytes, name: str = "data.pkl") -> Callable[[Path],
             for part in good.namelist():
                 mine = part.endswith("data.pkl")
                 bad.writestr(part.replace("data.pkl", name), pickled if mine else good.read(part))
+            bad.writestr("empty/data/0", numbers)
         (folder / "empty").unlink()
 
     return spoil
@@ -461,9 +462,14 @@ def stored(key: bytes = b"0", length: bytes = b"K\x01") -> bytes:
     return start + struct.pack("<I", len(key)) + key + b"X\x03\0\0\0cpu" + length + b"tQ"
 
 
+def tensor(places: int, step: int) -> bytes:
+    """A tensor on one number."""
+    start = b"ctorch._utils\n_rebuild_tensor_v2\n(" + stored() + b"K\0(J" + struct.pack("<i", places)
+    return start + b"t(K" + bytes([step]) + b"t\x89ccollections\nOrderedDict\n)RtR"
+
+
 # One number at a hundred million places: who goes through them takes gigabytes.
-SPREAD = b"ctorch._utils\n_rebuild_tensor_v2\n(" + stored() + b"K\0(J" + struct.pack("<i", 10**8)
-SPREAD += b"t(K\0t\x89ccollections\nOrderedDict\n)RtR"
+SPREAD = tensor(10**8, 0)
 ODD_CALLS = [
     CALL,
     CODEC,
@@ -474,6 +480,7 @@ ODD_CALLS = [
             b"ccollections\nOrderedDict\n" + SPREAD + b"R.",
             b"ctorch._utils\n_rebuild_parameter\n(" + SPREAD + b"\x89NtR" + SPREAD + b"b.",
             b"ctorch.storage\nUntypedStorage\nJ" + struct.pack("<i", 10**9) + b"\x85R.",
+            tensor(10**8, 1) + b".",  # a storage that grows
             stored(length=SPREAD) + b".",
             stored(key=b"0\0") + b".",
             b"}(" + b"".join(SAME_HASH) + b"u.",
@@ -547,6 +554,11 @@ def laughs(state: dict[str, Any]) -> None:
     state["identity"]["model"] = name
 
 
+def wide(state: dict[str, Any]) -> None:
+    """A number of a row that is compared at a billion places."""
+    state["rows"][0]["epoch"] = torch.zeros(1).expand(10**9)
+
+
 def squeezed(folder: Path) -> None:
     """400 MB of zeros that say they were ten bytes; some methods hand out all, however much is asked."""
     with (
@@ -569,6 +581,8 @@ def padded(folder: Path) -> None:
 
 LYING = [
     *[(FOREIGN, "holds more than tensors", saved("w.pt", odd)) for odd in ODD_CALLS],
+    (FOREIGN, "its numbers 0 are not 4 bytes", saved("w.pt", b"\x80\x02" + SPREAD + b".", numbers=b"ab")),
+    (RESUME, "larger than the file", changed("run/checkpoint.pt", wide)),
     (FOREIGN, "longer than that of any state dict", saved("w.pt", MANY_EMPTY)),
     (FOREIGN, "its parts overlap", overlapping),
     (FOREIGN, "its directory is not where it says", two_directories),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -212,6 +213,23 @@ def test_attributes_that_hide_methods_are_left_out(tmp_path, name):
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     loaded, _ = load_model(tmp_path / "w.pth", name="resnet8")
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in dict.items(state))
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_what_old_versions_wrote_is_read(tmp_path, archive):
+    """Python 2 wrote an OrderedDict as a list; before PyTorch 1.6 momentum was kept by addresses."""
+    state = cifar_resnet(8).state_dict()
+
+    class Old:
+        def __reduce__(self) -> tuple[object, ...]:
+            return OrderedDict, ([list(pair) for pair in state.items()],)
+
+    optimizer = {"state": {140234567890128: {"momentum_buffer": torch.ones(2)}}}
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.ones(1)], 0.1), [3, 5])
+    content = {"state_dict": Old(), "optimizer": optimizer, "scheduler": schedule.state_dict()}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=archive)
+    loaded, _ = load_model(tmp_path / "w.pth", name="resnet8")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in state.items())
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse")

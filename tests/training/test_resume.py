@@ -334,7 +334,7 @@ def with_option(**options):
         (lambda content: content["identity"].update(seed=torch.zeros(2)), "ambiguous"),
         (lambda content: content["identity"].update(seed=torch.zeros(1, device="meta")), "meta"),
         (with_momentum(lambda value: torch.zeros(10_000)), "another state of parameter 0"),
-        (with_momentum(lambda value: torch.zeros(1).expand(10**11)), "another state of parameter 0"),
+        (with_momentum(lambda value: torch.zeros(1).expand(10**11)), "larger than the file"),
         (with_momentum(lambda value: value.long()), "another state of parameter 0"),
         (with_momentum(lambda value: value.to_sparse()), "asks for torch.serialization _get_layout"),
         (with_momentum(lambda value: "x"), "another state of parameter 0"),
