@@ -129,17 +129,17 @@ def load_saved(path: str | Path, device: torch.device | str = "cpu", *, archive:
 def _check_archive(path: str | Path) -> None:
     """Refuse a ZIP file that is damaged, or that PyTorch's reader might take for another than Python's."""
     with zipfile.ZipFile(path) as parts, open(path, "rb") as file:
-        names = [part.filename.lower() for part in parts.infolist()]
-        if len(set(names)) < len(names):
+        found, size = parts.infolist(), os.fstat(file.fileno()).st_size
+        if len({part.filename.lower() for part in found}) < len(found):
             raise ValueError("it has two parts of one name")
-        pickles = [part for part in parts.infolist() if part.filename.lower().endswith(".pkl")]
+        pickles = [part for part in found if part.filename.lower().endswith(".pkl")]
         if len(pickles) != 1:
             raise NotPlainError("it holds a program of TorchScript, or no pickle")
-        if any(part.compress_type or part.file_size != part.compress_size for part in parts.infolist()):
+        if any(part.compress_type or part.file_size != part.compress_size for part in found):
             raise ValueError("it is compressed, which torch.save never does")
-        if sum(part.file_size for part in parts.infolist()) > os.fstat(file.fileno()).st_size:
+        if sum(part.file_size for part in found) > size:
             raise ValueError("its parts overlap")
-        end = file.seek(max(0, os.fstat(file.fileno()).st_size - 98))
+        end = file.seek(max(0, size - 98))
         tail = file.read().rjust(98, b"\0")  # the end of the directory: a long and a short form, no comment
         mark, start, comment = struct.unpack("<4s12xIH", tail[76:])
         if tail[56:60] == b"PK\6\7":  # where the long form is
@@ -153,9 +153,9 @@ def _check_archive(path: str | Path) -> None:
             raise ValueError(f"its pickle has {pickles[0].file_size:,} bytes, {LARGEST_PICKLE:,} at most")
         _, asked = _check_pickle(io.BytesIO(parts.read(pickles[0])))
         folder = pickles[0].filename.rpartition("/")[0]
-        for key, size in asked.items():
-            if parts.getinfo(f"{folder}/data/{key}").file_size != size:
-                raise ValueError(f"its numbers {key} are not {size:,} bytes")
+        for key, many in asked.items():
+            if parts.getinfo(f"{folder}/data/{key}").file_size != many:
+                raise ValueError(f"its numbers {key} are not {many:,} bytes")
 
 
 def _check_legacy(head: bytes, size: int) -> None:
@@ -248,11 +248,8 @@ def _check_pickle(file: io.BytesIO) -> tuple[_Value, dict[str, int]]:
         elif name == "BUILD":
             # The attributes of a dictionary, or the flags of a Parameter before PyTorch 1.0.
             (state,) = taken(1)
-            flags = state.kind == "tuple" and {one.kind for one in state.inside} <= {
-                "other",
-                "dict",
-                "tensor",
-            }
+            kinds = {one.kind for one in state.inside}
+            flags = state.kind == "tuple" and kinds <= {"other", "dict", "tensor"}
             if not (stack[-1].kind == state.kind == "dict" or (stack[-1].kind == "tensor" and flags)):
                 raise NotPlainError("its values have attributes")
             stack[-1].take([state])

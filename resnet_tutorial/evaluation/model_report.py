@@ -81,7 +81,7 @@ def write_report(
             figure.savefig(picture, format="png", dpi=150)
             plt.close(figure)
             files[f"{name}.png"] = picture.getvalue()
-            data = base64.b64encode(picture.getvalue()).decode()
+            data = base64.b64encode(files[f"{name}.png"]).decode()
             source = f"data:image/png;base64,{data}"
             sections.append(f'<h2>{heading}</h2>\n<img src="{source}" alt="{html.escape(alt)}">')
     if split.files:
