@@ -76,9 +76,11 @@ KEPT: list[tuple[Any, Any]] = [
             [torch.ones(1, 2, 2, 2).to(memory_format=torch.channels_last)],
             nested(untrusted.DEEPEST + 1),
             {"a": "x" * MOST},
+            {"entry": [[k] for k in range(300)] * 2},  # more than a byte counts, and the same lists again
         )
     ],
     (OrderedDict(a=1), {"a": 1}),
+    (nn.BatchNorm1d(1, affine=False).state_dict(), dict(nn.BatchNorm1d(1, affine=False).state_dict())),
     ({"counted": Counter("aba")}, {"counted": {"a": 2, "b": 1}}),
     (tensor(1, (3,)), FOUR[1:]),
     (tensor(0, (2, 2), (1, 1)), torch.tensor([[0.0, 1.0], [1.0, 2.0]])),
@@ -86,6 +88,10 @@ KEPT: list[tuple[Any, Any]] = [
     (tensor(0, (0, 9), (9, 1)), torch.zeros(0, 9)),
     (Asks(_rebuild_parameter, tensor(), True, OrderedDict()), nn.Parameter(FOUR)),
     (Asks(nn.Parameter, tensor(), state=(False, True, OrderedDict())), nn.Parameter(FOUR, False)),
+    (
+        Asks(nn.Parameter, tensor(), state=(tensor(), None, OrderedDict(), False, True)),
+        nn.Parameter(FOUR, False),
+    ),
     (pairs(["a", 1], [2, [3]]), {"a": 1, 2: [3]}),
     (pairs(), {}),
 ]
@@ -128,6 +134,7 @@ REFUSED: list[tuple[Any, str]] = [
         for odd in (
             pairs(["a", 1, 2]),
             pairs(["a"]),
+            pairs(["a"], *([k, 1] for k in range(1001))),  # a thousand at a time
             pairs(["a", 1], [(1,), 1]),
             pairs([1.5, 1]),
             pairs(("a", 1)),
@@ -188,6 +195,9 @@ def name(many: bytes = b"K\4", key: bytes = b"0", kind: bytes = b"Float", store:
     return b"(X\7\0\0\0storagec" + store + b"\n" + kind + b"Storage\nX" + key + b"X\3\0\0\0cpu" + many + b"t"
 
 
+# A parameter as Python's own pickler wrote it, before PyTorch did that in a way of its own.
+PARAMETER = b"ctorch.nn.parameter\nParameter\nctorch._utils\n_rebuild_tensor_v2\n("
+PARAMETER += name() + b"QK\0K\4\x85K\1\x85\x89ccollections\nOrderedDict\n)RtR\x85\x81"
 DAMAGED, NAMELESS = "its pickle is damaged", "its tensors have no numbers of their own"
 PICKLES = {
     b"0.": "it asks for POP",
@@ -217,11 +227,13 @@ PICKLES = {
             b"K\1",
         )
     },
+    b"]q\0]q\1h\0ah\0h\1ae.": "its values are nested as those of no state dict",  # a part that changes
     name(b"K\3") + b"Q.": "its numbers 0 are not 12 bytes",
     name(b"K\2", kind=b"Float") + b"Q.": "its numbers 0 are not 8 bytes",
     name(b"K\2", kind=b"Double") + b"Q.": "",  # as it should be
     name(b"K\x10", kind=b"Untyped", store=b"torch.storage") + b"Q.": "",
     name(b"K\4N") + b"Q.": "",
+    PARAMETER + b".": "",
 }
 
 
