@@ -356,7 +356,7 @@ def compare(records: Iterable[Run]) -> list[dict[str, Any]]:
         >>> made = dict.fromkeys(("command", "changes", "history"), {}) | {"setup": {"device": "CPU"}}
         >>> made |= {"recipe": {"name": "quick", "batch_size": 50, "steps": 480}}
         >>> config = models.create("resnet8").config
-        >>> made |= {"model": {"name": "resnet8", "parameters": 78042, "config": config}}
+        >>> made |= {"model": {"name": "resnet8", "parameters": 75290, "config": config}}
         >>> made |= {"data": {"name": "sample", "train": {"images": 2000}, "val": None, "test": None}}
         >>> tests = [{"accuracy": share, "accuracy_flip": share} for share in (0.5, 0.75)]
         >>> (row,) = compare(Run(name="", seed=seed, test=tests[seed], seconds=9, **made) for seed in (0, 1))

@@ -249,9 +249,7 @@ def test_all_records_stand_in_one_table_with_their_commands(tmp_path, monkeypatc
     all_records(tmp_path / "results")
     text, _ = page("results", tmp_path, monkeypatch, capsys)
     lines = iter(text.split("| record |")[1].splitlines()[2:])
-    cells = [
-        line.strip("| ").split(" | ") for line in takewhile(lambda line: len(line.split("|")) == 9, lines)
-    ]
+    cells = [line.strip("| ").split(" | ") for line in takewhile(lambda line: line.endswith("` |"), lines)]
     rows = {row[0]: row for row in cells}
     runs, tables = load_all(tmp_path / "results")
     for record in (*runs, *tables):
@@ -269,7 +267,7 @@ def test_the_results_page_shows_what_the_records_say(tmp_path, monkeypatch, caps
     assert "training runs: 4; tables of measurements: 2" in text
     assert "| resnet20 | 62.50 | modern, epochs 30 | 50,000 | 1 | 81.25 | 0.36 | 90.0 s (3) | A |" in text
     assert "| resnet8_wide | 60.00 ± 10.00 | cpu | 50,000 | 3 | 81.25 | 0.07 | 91.0 s (3) | A |" in text
-    assert "| resnet20 | 8.75 | 37.50 | modern, epochs 30 | 50,000 | 1 |" in text
+    assert "| resnet20 | 8.75 | 37.50 | modern, epochs 30 | 50,000 | 1 | float32 |" in text
     assert "| resnet32 | 7.51" not in text and "not yet recorded" not in text  # one list, of what is wanted
     assert "The paper's own schedule has not been run to its end yet." in text
     assert "Title of throughput-cpu" in text and "A note of the test." in text and "88.8" in text
@@ -331,7 +329,7 @@ def test_a_run_of_a_busy_machine_is_shown_without_a_time(tmp_path, monkeypatch, 
     page("03_building_resnet", tmp_path, monkeypatch, capsys, only="recorded run")
     made_run(tmp_path / "results", epochs=3, right=30, timed=False)
     text, _ = page("04_training_on_gpu", tmp_path, monkeypatch, capsys, only="recorded", **LIVE)
-    assert "| resnet20 | 75.00 | modern, epochs 3 | 50,000 | 1 | 81.25 | 0.04 | - |" in text
+    assert "| resnet20 | 75.00 | modern, epochs 3 | 50,000 | 1 | 81.25 | 0.04 | - fp32 A (3) |" in text
     assert re.search(r"\| resnet8_wide \| 60\.00[^|]*\| cpu \| 50,000 \| 4 \|", text)
     assert "| 2 fp32 A (3) |" in text  # of the three timed
 
