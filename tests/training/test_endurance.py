@@ -10,7 +10,7 @@ import pytest
 
 KILLS = 1000
 PROGRAM = """
-import os, random, signal, sys, time
+import math, os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -58,15 +58,17 @@ while kills < {kills}:
     checkpoint.unlink()
     for left in Path().glob(".*"):
         left.unlink()
-    step = 0
+    step, start = 0, time.monotonic()
     while not waited(in_child(resume=step > 0), generator.uniform(0, longest)):
         kills += 1
+        start = -math.inf
         torn += any(Path().glob(".*"))
         if step or checkpoint.exists():  # once it was there it stays, and never goes back
             History.from_checkpoint(checkpoint)  # raises if it is missing or damaged
             step, before = torch.load(checkpoint, weights_only=True)["step"], step
             assert step >= before, f"from step {{before}} back to {{step}}"
     finished += 1
+    longest = min(longest, time.monotonic() - start)  # the first was long if the machine was busy
     assert result.read_text() == expected, f"other weights after {{kills}} kills"
 print(kills, finished, torn)
 """
@@ -84,7 +86,8 @@ def test_a_thousand_kills_lose_nothing(tmp_path):
 
 
 GROWTH = """
-import gc, sys
+import gc
+from statistics import median
 import torch
 torch.set_num_threads(1)
 from resnet_tutorial.data import load_sample
@@ -108,7 +111,7 @@ fit(
     checkpoint="checkpoint.pt",
     on_epoch=lambda row: sizes.append(memory()),
 )
-print(sizes[19], sizes[-1])
+print(median(sizes[10:30]), median(sizes[-20:]))  # single ones scatter by 25 MiB
 """
 
 
